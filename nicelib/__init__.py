@@ -1,0 +1,34 @@
+"""NICE: Non-linear Independent Components Estimation (Dinh, Krueger, Bengio 2014, arXiv 1410.8516), step by step."""
+
+from nicelib.bijection import Bijection, InputError
+from nicelib.coupling import AdditiveCoupling, AffineCoupling, make_conditioner
+from nicelib.data import bits_per_dim, dequantise, load_digits, load_pixels, quantise
+from nicelib.masks import checkerboard_mask, half_mask, parity_mask
+from nicelib.model import NICE
+from nicelib.prior import StandardLogistic, StandardNormal
+from nicelib.scaling import Scaling
+from nicelib.training import RECIPES, TrainConfig, initialise_from_data, train
+
+__all__ = [
+    "NICE",
+    "RECIPES",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Bijection",
+    "InputError",
+    "Scaling",
+    "StandardLogistic",
+    "StandardNormal",
+    "TrainConfig",
+    "bits_per_dim",
+    "checkerboard_mask",
+    "dequantise",
+    "half_mask",
+    "initialise_from_data",
+    "load_digits",
+    "load_pixels",
+    "make_conditioner",
+    "parity_mask",
+    "quantise",
+    "train",
+]

