@@ -1,7 +1,132 @@
-import torch
-from torch import Tensor
+"""Maximum likelihood: settings, the start from data, the training loop, exact resume (paper, section 5.1)."""
 
-from nicelib.model import NICE
+import dataclasses
+import json
+import math
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from nicelib.bijection import InputError
+from nicelib.checkpoints import make_folder, save_model, write_atomically
+from nicelib.coupling import ACTIVATIONS
+from nicelib.data import DATASETS, PROTOCOLS, dequantise, held_out_split, load_pixels
+from nicelib.evaluation import evaluate
+from nicelib.model import COUPLINGS, NICE
+from nicelib.prior import PRIORS
+
+PRECISIONS = ("highest", "high", "medium")
+SCHEDULES = ("one-cycle", "constant")
+INITS = ("data", "zero")
+
+
+def _option(default: object, text: str, choices: tuple | None = None) -> object:
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every setting of a training run. The first thirteen keep the notes' names and defaults.
+
+    Raises:
+        InputError: a value outside its range or an unknown name.
+    """
+
+    dataset: str = _option("mnist", "data set", DATASETS)
+    batch_size: int = _option(200, "images in a mini-batch, over all processes")
+    latent: str = _option("logistic", "prior of the code z", tuple(PRIORS))
+    max_iter: int = _option(50, "training length in epochs")
+    sample_size: int = _option(64, "images to generate at the end")
+    lr: float = _option(1e-3, "Adam's learning rate; the peak of the one-cycle schedule")
+    momentum: float = _option(0.9, "Adam's beta1")
+    decay: float = _option(0.999, "Adam's beta2")
+    coupling: int = _option(4, "number of coupling layers")
+    save_every: int = _option(5, "epochs between weight snapshots")
+    coup_type: str = _option("additive", "coupling type", tuple(COUPLINGS))
+    mid_dim: int = _option(1000, "units in a hidden layer")
+    hidden: int = _option(5, "hidden layers in a conditioner")
+    activation: str = _option("leaky_relu", "nonlinearity of the conditioners", tuple(ACTIVATIONS))
+    init: str = _option("data", "start of shifts and scales: from the data, or zero as in the paper", INITS)
+    schedule: str = _option(
+        "one-cycle", "learning rate: up over a tenth of the run then down to 0, or constant", SCHEDULES
+    )
+    scale_lr: float = _option(20.0, "learning rate of the scaling layer, as a multiple of lr")
+    weight_decay: float = _option(0.0, "decoupled weight decay (AdamW) of the conditioners' matrices")
+    clip: float = _option(200.0, "largest norm of the gradient of the mean nats an image; 0 = no clipping")
+    eps: float = _option(1e-8, "Adam's epsilon")
+    average: float = _option(0.0, "decay of an exponential average of the weights; 0 = none")
+    protocol: str = _option("paper", "which images train (see nicelib.data)", PROTOCOLS)
+    precision: str = _option(
+        "highest", "float32 matrix products in training, as torch.set_float32_matmul_precision", PRECISIONS
+    )
+    device: str = _option("auto", "auto, cpu, cuda, cuda:1, ...")
+    seed: int = _option(0, "seed of the weights, the order of the images and the noise")
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value, choices = getattr(self, item.name), item.metadata["choices"]
+            if choices and value not in choices:
+                raise InputError(f"{item.name} = {value!r}; expected one of {', '.join(choices)}")
+        for name in ("batch_size", "max_iter", "sample_size", "coupling", "save_every", "mid_dim", "hidden"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}; expected 1 or more")
+        for name in ("lr", "eps", "scale_lr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} = {getattr(self, name)}; expected a positive number")
+        for name in ("momentum", "decay", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}; expected a number in [0, 1)")
+        for name in ("weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} = {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed = {self.seed}; expected 0 to 2^32 - 1")
+
+    def build(self, dim: int = 784) -> NICE:
+        """A fresh model of this configuration, its weights drawn from ``seed``."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return NICE(dim, self.coupling, self.mid_dim, self.hidden, self.coup_type, self.latent, self.activation)
+
+
+#: Named settings for ``nicelib train --recipe NAME``: what differs from the defaults of :class:`TrainConfig`.
+RECIPES: dict[str, dict] = {
+    "notes": {
+        "max_iter": 50,
+        "init": "zero",
+        "schedule": "constant",
+        "scale_lr": 1.0,
+        "clip": 0.0,
+        "eps": 1e-4,
+        "protocol": "notes",
+    },
+    "paper": {
+        "max_iter": 1500,
+        "decay": 0.99,
+        "eps": 1e-4,
+        "activation": "relu",
+        "init": "zero",
+        "schedule": "constant",
+        "scale_lr": 1.0,
+        "clip": 0.0,
+    },
+    "sample": {"dataset": "mnist-sample", "batch_size": 50, "max_iter": 5, "lr": 2e-3},
+    "sprint": {"max_iter": 3, "lr": 2e-3},
+}
 
 
 @torch.no_grad()
@@ -30,5 +155,263 @@ def initialise_from_data(model: NICE, x: Tensor) -> None:
     scaling.log_scale.copy_((model.prior.stddev.to(std) / x.std(0).clamp_min(1e-6)).log())
 
 
-RECIPES: dict = {}
-TrainConfig = train = None
+def resolve_device(name: str) -> torch.device:
+    """``"auto"``: CUDA where there is one, else the CPU; InputError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device = {name!r}; expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    return device
+
+
+def make_optimiser(model: NICE, config: TrainConfig) -> torch.optim.AdamW:
+    """Fused Adam in three groups: matrices (with weight decay), biases, scales (with their own learning rate)."""
+    scales = [model.scaling.log_scale]
+    conditioners = [p for layer in model.layers[:-1] for p in layer.parameters()]
+    groups = [
+        {"params": [p for p in conditioners if p.ndim == 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in conditioners if p.ndim == 1]},
+        {"params": scales, "lr": config.lr * config.scale_lr},
+    ]
+    betas = (config.momentum, config.decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, weight_decay=0, fused=True)
+
+
+def lr_factor(step: int, steps: int, schedule: str) -> float:
+    """The learning rate of a step as a fraction of its peak.
+
+    >>> [round(lr_factor(s, 100, "one-cycle"), 2) for s in (0, 5, 10, 55, 100)]
+    [0.04, 0.52, 1.0, 0.5, 0.0]
+    """
+    if schedule == "constant":
+        return 1.0
+    warmup = max(1, steps // 10)
+    if step < warmup:
+        return 0.04 + 0.96 * step / warmup
+    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+
+
+def train(
+    config: TrainConfig,
+    data_dir: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    model: NICE | None = None,
+    progress: bool = False,
+) -> Iterator[dict]:
+    """Train by maximum likelihood; a generator of one record an epoch.
+
+    Each record holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` and
+    ``held_out_averaged`` (nats; the split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each
+    epoch), ``lr``, ``images_per_s`` of the training steps and ``seconds`` of training since the run began.
+
+    With ``out`` the run writes ``resume.pt`` (at most once a minute, at the end, at an interrupt), ``best.safetensors``
+    (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every`` epochs and ``history.json``. Noise and order
+    depend on the seed and the step alone, so a run that was killed and resumed ends on the same numbers.
+
+    Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes.
+
+    Args:
+        config: the settings.
+        data_dir: as :func:`nicelib.load_pixels`.
+        out: folder for the files; none are written without it.
+        resume: continue the run in ``out`` (or begin it, where there is none yet).
+        model: a fresh model to train in place; default: ``config.build()``.
+        progress: show a bar over the steps of each epoch.
+
+    Raises:
+        InputError: settings that do not fit the data, the folder or the machine; a loss that is not finite.
+        KeyboardInterrupt: after Ctrl-C, once the current step is done and ``resume.pt`` is written.
+    """
+    world, rank, device = _start_process(config)
+    if config.batch_size % world:
+        raise InputError(f"batch_size = {config.batch_size}; expected a multiple of the {world} processes")
+    pixels = load_pixels(config.dataset, "train", data_dir, protocol=config.protocol).to(device)
+    held_out = load_pixels(
+        config.dataset, held_out_split(config.dataset, config.protocol), data_dir, protocol=config.protocol
+    )
+    held_out = held_out.to(device)
+    steps = len(pixels) // config.batch_size  # an epoch; the rest of the images wait for the next order
+    if steps < 1:
+        raise InputError(f"batch_size = {config.batch_size}; expected at most the {len(pixels)} training images")
+    model = (model or config.build(pixels.shape[1])).to(device)
+    generator = torch.Generator(device)
+    out = make_folder(out) if out else None
+    saved = _read_resume(out, config, resume)
+    if config.init == "data" and not saved:
+        initialise_from_data(model, dequantise(pixels[_order(generator, config, 0, len(pixels))[:10_000]], generator))
+    optimiser = make_optimiser(model, config)
+    scheduler = LambdaLR(optimiser, lambda step: lr_factor(step, steps * config.max_iter, config.schedule))
+    averaged = None
+    if config.average:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+    losses = torch.zeros(steps, device=device)
+    state = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
+    if saved:
+        for name, part in (
+            ("model", model),
+            ("optimiser", optimiser),
+            ("scheduler", scheduler),
+            ("averaged", averaged),
+        ):
+            if part is not None:
+                part.load_state_dict(saved[name])
+        state = saved["state"]
+        losses[: state["step"]] = saved["losses"].to(device)
+    forward = DistributedDataParallel(model) if world > 1 else model
+
+    def save_resume() -> None:
+        if out and rank == 0:
+            parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
+            content = {name: part.state_dict() for name, part in parts.items() if part is not None}
+            content |= {"config": dataclasses.asdict(config), "state": state, "losses": losses[: state["step"]].cpu()}
+            write_atomically(out / "resume.pt", lambda temporary: torch.save(content, temporary))
+
+    last_save = time.monotonic()
+    while state["epoch"] < config.max_iter:
+        epoch = state["epoch"] + 1
+        order = _order(generator, config, epoch, len(pixels))
+        first_step, start = state["step"], time.perf_counter()
+        bar = tqdm(
+            total=steps, initial=first_step, desc=f"epoch {epoch}", leave=False, disable=not progress or rank > 0
+        )
+        with _matmul_precision(config.precision), _deferred_interrupt() as interrupted, bar:
+            for step in range(first_step, steps):
+                batch = order[step * config.batch_size : (step + 1) * config.batch_size]
+                # Seeding by the step, not drawing on from the last one, is what makes every resume exact.
+                generator.manual_seed(config.seed * 2**31 + (epoch - 1) * steps + step)
+                x = dequantise(pixels[batch], generator).tensor_split(world)[rank]
+                z, log_det = forward(x)
+                loss = -(model.prior.log_prob(z).sum(-1) + log_det).mean()
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                if config.clip:
+                    clip_grad_norm_(model.parameters(), config.clip, foreach=True)
+                optimiser.step()
+                scheduler.step()
+                if averaged:
+                    averaged.update_parameters(model)
+                losses[step] = loss.detach()
+                state["step"] = step + 1
+                bar.update()
+                if interrupted.is_set():
+                    break
+        _synchronise(device)
+        elapsed = time.perf_counter() - start
+        state["seconds"] += elapsed
+        if interrupted.is_set():
+            save_resume()
+            raise KeyboardInterrupt(f"stopped in epoch {epoch} after step {state['step']} of {steps}")
+        mean_losses = losses.clone()
+        if world > 1:
+            distributed.all_reduce(mean_losses)
+            mean_losses /= world
+        record = {"epoch": epoch, "train": -mean_losses.double().mean().item()}
+        if not math.isfinite(record["train"]):
+            bad = int((~mean_losses.isfinite()).nonzero()[0])
+            kept = f"the last good checkpoint is in {out}" if out else "nothing was written"
+            raise InputError(
+                f"the loss is {mean_losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}; {kept}: "
+                "try a smaller --lr, or --clip 200"
+            )
+        candidates = {"held_out": model} | ({"held_out_averaged": averaged.module} if averaged else {})
+        for key, candidate in candidates.items():
+            record[key] = evaluate(candidate, held_out, seed=config.seed).nats
+        record["lr"] = optimiser.param_groups[0]["lr"]
+        record["images_per_s"] = (steps - first_step) * config.batch_size / elapsed
+        record["seconds"] = state["seconds"]
+        state |= {"epoch": epoch, "step": 0, "history": [*state["history"], record]}
+        best_key = max(candidates, key=lambda key: record[key])
+        if out and rank == 0:
+            header = {"train_config": dataclasses.asdict(config), "metrics": record, "weights": best_key}
+            if record[best_key] > state["best"]:
+                save_model(candidates[best_key], out / "best.safetensors", **header)
+            if epoch % config.save_every == 0:
+                save_model(model, out / f"epoch_{epoch:04d}.safetensors", **header)
+            text = json.dumps({"config": dataclasses.asdict(config), "history": state["history"]}, indent=1)
+            write_atomically(out / "history.json", lambda temporary, text=text: temporary.write_text(text))
+        state["best"] = max(state["best"], record[best_key])
+        if epoch == config.max_iter or epoch % config.save_every == 0 or time.monotonic() - last_save > 60:
+            save_resume()
+            last_save = time.monotonic()
+        yield record
+
+
+def _start_process(config: TrainConfig) -> tuple[int, int, torch.device]:
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        return 1, 0, resolve_device(config.device)
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    cuda = config.device in ("auto", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda", rank) if cuda else resolve_device(config.device)
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return world, distributed.get_rank(), device
+
+
+def _order(generator: torch.Generator, config: TrainConfig, epoch: int, n: int) -> Tensor:
+    """The order of the images in an epoch, a function of the seed and the epoch alone."""
+    generator.manual_seed((config.seed * 2**31 + epoch) ^ (1 << 62))
+    return torch.randperm(n, generator=generator, device=generator.device)
+
+
+def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | None:
+    path = out / "resume.pt" if out else None
+    if not path or not path.exists():
+        return None
+    if not resume:
+        raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        before, now = saved["config"], dataclasses.asdict(config)
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path} is not a resume file of nicelib, or is damaged ({reason}); delete it to begin again"
+        ) from error
+    free = {"device", "save_every", "sample_size"}  # these do not change the numbers
+    changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
+    if changed:
+        raise InputError(
+            f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
+        )
+    return saved
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event that the loop reads between steps, when the state is whole."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def on_interrupt(*_: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,5 @@
+import sys
+
+from nicelib.cli import main
+
+sys.exit(main())

@@ -1,0 +1,110 @@
+"""Files: written whole or not at all, read without running code."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nicelib.bijection import InputError
+from nicelib.model import NICE
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Call ``write(temporary path)``, then put the finished file in place of ``path`` in one step.
+
+    Raises:
+        InputError: the file cannot be written (disk full, no such folder, ...); an earlier file is left as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save and safetensors raise the last two
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        raise InputError(
+            f"could not write {path} ({reason}); what was there before is untouched: "
+            "free some space, or choose another place"
+        ) from error
+    finally:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and its parents; InputError where that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"could not create the folder {path} ({error.strerror}); choose another place") from error
+    return Path(path)
+
+
+def save_model(model: NICE, path: str | Path, dtype: torch.dtype | None = None, **header: object) -> None:
+    """Write the weights as safetensors, the architecture and ``header`` (JSON values) beside them in the file's header.
+
+    Args:
+        model: what to save; buffers (masks, units) go along.
+        path: where to.
+        dtype: store floating-point tensors so (``torch.float16`` halves the file); default: as they are.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    tensors = {
+        name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous()
+        for name, t in model.state_dict().items()
+    }
+    metadata = {"format": "nicelib", "config": json.dumps(model.config)}
+    metadata |= {key: json.dumps(value) for key, value in header.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def read_header(path: str | Path) -> dict:
+    """The header of a weights file: ``config`` and whatever :func:`save_model` was given.
+
+    Raises:
+        InputError: no such file, or not a weights file of nicelib.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != "nicelib":
+            raise ValueError("its header does not say nicelib")
+        return {key: json.loads(value) for key, value in metadata.items() if key != "format"}
+    except FileNotFoundError:
+        raise InputError(f"no weights file {path}; train a model first (nicelib train)") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is not a weights file of nicelib, or is damaged ({error})") from error
+
+
+def load_model(path: str | Path) -> NICE:
+    """Build the model that a weights file holds, in float32 on the CPU.
+
+    Raises:
+        InputError: no such file; not a weights file of nicelib; weights that do not fit their own header.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(NICE(dim=4, mid_dim=8, hidden=1), f"{folder}/model.safetensors")
+    ...     load_model(f"{folder}/model.safetensors").dim
+    4
+    """
+    config = read_header(path).get("config")
+    try:
+        model = NICE(**config)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model.load_state_dict(tensors)
+    except (TypeError, RuntimeError, SafetensorError, InputError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"the weights in {path} do not fit the architecture in its header ({reason})") from error
+    return model

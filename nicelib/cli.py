@@ -1,0 +1,183 @@
+"""The command line: nicelib train | evaluate | sample | summary | bench."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from nicelib.bijection import InputError
+from nicelib.data import DATASETS, PROTOCOLS, SPLITS, held_out_split, load_pixels
+from nicelib.training import RECIPES, TrainConfig, resolve_device, train
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    # Hyphen and underscore are one in a flag's name: --batch_size is --batch-size.
+    argv = [a.split("=")[0].replace("_", "-") + a[len(a.split("=")[0]) :] if a.startswith("--") else a for a in argv]
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except InputError as error:
+        print(f"nicelib: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\nnicelib: {stop or 'stopped'}", file=sys.stderr)
+        return 130
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nicelib", description="NICE (Dinh, Krueger, Bengio 2014), step by step.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(run, name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command(_train, "train", "Train a model; write weights, a sample grid and a loss curve.")
+    sub.add_argument("--recipe", choices=RECIPES, help="set every value of a named recipe; flags given beside it win")
+    for item in dataclasses.fields(TrainConfig):
+        text = f"{item.metadata['help']} (default: {item.default})"
+        choices = item.metadata["choices"]
+        kind = type(item.default)
+        sub.add_argument(_flag(item.name), type=kind, choices=choices, help=text, default=argparse.SUPPRESS)
+    sub.add_argument("--data-dir", help="data folder in torchvision's layout (default: NICE_DATA_DIR, else data)")
+    sub.add_argument("--out", help="folder for the run's files (default: runs/DATASET)")
+    sub.add_argument("--resume", action="store_true", help="continue the run in --out, exactly")
+
+    sub = command(_evaluate, "evaluate", "Log-likelihood of held-out images, with its standard error.")
+    _add_weights(sub)
+    sub.add_argument("--dataset", choices=DATASETS, default="mnist-sample", help="data set (default: mnist-sample)")
+    sub.add_argument("--split", choices=SPLITS, default="test", help="which images (default: test)")
+    sub.add_argument("--protocol", choices=PROTOCOLS, default="paper", help="how the set is split (default: paper)")
+    sub.add_argument("--draws", type=int, default=10, help="dequantisation noise draws an image (default: 10)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    sub.add_argument("--data-dir", help="data folder (default: NICE_DATA_DIR, else data)")
+
+    sub = command(_sample, "sample", "Draw images from a model into a PNG grid.")
+    _add_weights(sub)
+    sub.add_argument("--sample-size", type=int, default=64, help="images to generate (default: 64)")
+    sub.add_argument(
+        "--temperature", type=float, default=1.0, help="scale of z; below 1 is closer to the mode (default: 1)"
+    )
+    sub.add_argument("--seed", type=int, default=0, help="seed of z (default: 0)")
+    sub.add_argument("--out", default="samples.png", help="file to write (default: samples.png)")
+
+    sub = command(_summary, "summary", "The architecture as torchinfo's table.")
+    for name in ("coupling", "mid_dim", "hidden", "coup_type"):
+        item = TrainConfig.__dataclass_fields__[name]
+        sub.add_argument(_flag(name), type=type(item.default), choices=item.metadata["choices"], default=item.default)
+
+    sub = command(_bench, "bench", "Speed of a training step beside the plain masked loop, on this machine.")
+    sub.add_argument("--rounds", type=int, default=5, help="alternations of the two (default: 5)")
+    sub.add_argument("--steps", type=int, default=10, help="steps timed at a time (default: 10)")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    return parser
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _add_weights(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("weights", nargs="?", help="a .safetensors file of nicelib train (default: the shipped weights)")
+
+
+def _load(path: str | None):
+    from nicelib.checkpoints import load_model
+    from nicelib.pretrained import load_pretrained
+
+    return load_model(path) if path else load_pretrained()
+
+
+def _train(args: argparse.Namespace) -> None:
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(args, f.name)}
+    config = TrainConfig(**(RECIPES.get(args.recipe, {}) | given))
+    out = Path(args.out or f"runs/{config.dataset}")
+    main_process = int(os.environ.get("RANK", 0)) == 0
+    held_out = held_out_split(config.dataset, config.protocol)
+    try:
+        for record in train(config, args.data_dir, out, args.resume, progress=sys.stderr.isatty()):
+            if main_process:
+                averaged = record.get("held_out_averaged")
+                print(
+                    f"epoch {record['epoch']:4d}/{config.max_iter}  train {record['train']:8.2f} nats  "
+                    f"{held_out} {record['held_out']:8.2f} nats  "
+                    + (f"averaged {averaged:8.2f} nats  " if averaged is not None else "")
+                    + f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s",
+                    flush=True,
+                )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"{stop}; continue with the same command and --resume (checkpoints are in {out})"
+        ) from stop
+    if main_process:
+        _finish(config, out)
+
+
+def _finish(config: TrainConfig, out: Path) -> None:
+    """Draw the best model's samples and the curve beside the checkpoints."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from nicelib.checkpoints import load_model, write_atomically
+    from nicelib.plotting import plot_history, save_images, use_style
+
+    history = json.loads((out / "history.json").read_text())["history"]
+    generator = torch.Generator().manual_seed(config.seed)
+    samples = load_model(out / "best.safetensors").sample(config.sample_size, generator=generator)
+    write_atomically(out / "samples.png", lambda path: save_images(samples, path))
+    use_style()
+    figure = plot_history(history).figure
+    write_atomically(out / "curve.png", lambda path: figure.savefig(path, format="png", dpi=120))
+    plt.close(figure)
+    best = max(history, key=lambda r: max(r["held_out"], r.get("held_out_averaged", r["held_out"])))
+    print(f"best epoch {best['epoch']}; weights, samples.png and curve.png are in {out}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from nicelib.evaluation import evaluate
+
+    model = _load(args.weights).to(resolve_device(args.device))
+    pixels = load_pixels(args.dataset, args.split, args.data_dir, protocol=args.protocol)
+    print(f"{args.dataset} {args.split}: {evaluate(model, pixels, args.draws, args.seed)}")
+
+
+def _sample(args: argparse.Namespace) -> None:
+    from nicelib.checkpoints import write_atomically
+    from nicelib.plotting import save_images
+
+    if args.sample_size < 1:
+        raise InputError(f"sample_size = {args.sample_size}; expected 1 or more")
+    generator = torch.Generator().manual_seed(args.seed)
+    samples = _load(args.weights).sample(args.sample_size, args.temperature, generator)
+    write_atomically(args.out, lambda path: save_images(samples, path))
+    print(f"wrote {args.out}")
+
+
+def _summary(args: argparse.Namespace) -> None:
+    from torchinfo import summary
+
+    from nicelib.model import NICE
+
+    model = NICE(coupling=args.coupling, mid_dim=args.mid_dim, hidden=args.hidden, coup_type=args.coup_type)
+    print(summary(model, (1, 784), verbose=0))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from nicelib.bench import bench
+
+    for line in bench(resolve_device(args.device), args.rounds, args.steps):
+        print(line, flush=True)
