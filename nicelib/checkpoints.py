@@ -102,7 +102,7 @@ def load_model(path: str | Path) -> NICE:
     try:
         model = NICE(**config)
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError, SafetensorError, InputError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -90,14 +90,7 @@ def _flag(name: str) -> str:
 
 
 def _add_weights(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("weights", nargs="?", help="a .safetensors file of nicelib train (default: the shipped weights)")
-
-
-def _load(path: str | None):
-    from nicelib.checkpoints import load_model
-    from nicelib.pretrained import load_pretrained
-
-    return load_model(path) if path else load_pretrained()
+    sub.add_argument("weights", help="a .safetensors file that nicelib train wrote")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -148,21 +141,22 @@ def _finish(config: TrainConfig, out: Path) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from nicelib.checkpoints import load_model
     from nicelib.evaluation import evaluate
 
-    model = _load(args.weights).to(resolve_device(args.device))
+    model = load_model(args.weights).to(resolve_device(args.device))
     pixels = load_pixels(args.dataset, args.split, args.data_dir, protocol=args.protocol)
     print(f"{args.dataset} {args.split}: {evaluate(model, pixels, args.draws, args.seed)}")
 
 
 def _sample(args: argparse.Namespace) -> None:
-    from nicelib.checkpoints import write_atomically
+    from nicelib.checkpoints import load_model, write_atomically
     from nicelib.plotting import save_images
 
     if args.sample_size < 1:
         raise InputError(f"sample_size = {args.sample_size}; expected 1 or more")
     generator = torch.Generator().manual_seed(args.seed)
-    samples = _load(args.weights).sample(args.sample_size, args.temperature, generator)
+    samples = load_model(args.weights).sample(args.sample_size, args.temperature, generator)
     write_atomically(args.out, lambda path: save_images(samples, path))
     print(f"wrote {args.out}")
 

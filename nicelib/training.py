@@ -29,7 +29,7 @@ from nicelib.evaluation import evaluate
 from nicelib.model import COUPLINGS, NICE
 from nicelib.prior import PRIORS
 
-PRECISIONS = ("highest", "high", "medium")
+PRECISIONS = ("auto", "highest", "high", "medium")
 SCHEDULES = ("one-cycle", "constant")
 INITS = ("data", "zero")
 
@@ -71,7 +71,7 @@ class TrainConfig:
     average: float = _option(0.0, "decay of an exponential average of the weights; 0 = none")
     protocol: str = _option("paper", "which images train (see nicelib.data)", PROTOCOLS)
     precision: str = _option(
-        "highest", "float32 matrix products in training, as torch.set_float32_matmul_precision", PRECISIONS
+        "auto", "float32 matrix products in training, as torch.set_float32matmul_precision has it", PRECISIONS
     )
     device: str = _option("auto", "auto, cpu, cuda, cuda:1, ...")
     seed: int = _option(0, "seed of the weights, the order of the images and the noise")
@@ -168,6 +168,19 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``"auto"``: TF32 on CUDA, bfloat16 products on CPUs with matrix units for them (AMX), else full float32.
+
+    Weights, gradients, Adam and every evaluation stay in float32.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "high"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only
+    return "medium" if capabilities.get("amx_bf16") else "highest"
+
+
 def make_optimiser(model: NICE, config: TrainConfig) -> torch.optim.AdamW:
     """Fused Adam in three groups: matrices (with weight decay), biases, scales (with their own learning rate)."""
     scales = [model.scaling.log_scale]
@@ -228,6 +241,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the current step is done and ``resume.pt`` is written.
     """
     world, rank, device = _start_process(config)
+    config = dataclasses.replace(config, precision=resolve_precision(config.precision, device))
     if config.batch_size % world:
         raise InputError(f"batch_size = {config.batch_size}; expected a multiple of the {world} processes")
     pixels = load_pixels(config.dataset, "train", data_dir, protocol=config.protocol).to(device)
@@ -279,7 +293,7 @@ def train(
         bar = tqdm(
             total=steps, initial=first_step, desc=f"epoch {epoch}", leave=False, disable=not progress or rank > 0
         )
-        with _matmul_precision(config.precision), _deferred_interrupt() as interrupted, bar:
+        with matmul_precision(config.precision), _deferred_interrupt() as interrupted, bar:
             for step in range(first_step, steps):
                 batch = order[step * config.batch_size : (step + 1) * config.batch_size]
                 # Seeding by the step, not drawing on from the last one, is what makes every resume exact.
@@ -388,13 +402,14 @@ def _synchronise(device: torch.device) -> None:
 
 
 @contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Set float32 matrix products to ``"highest"``, ``"high"`` or ``"medium"`` within a ``with`` block."""
+    before = torch.get_float32matmul_precision()
+    torch.set_float32matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32matmul_precision(before)
 
 
 @contextmanager

@@ -1,0 +1,164 @@
+"""How fast a training step is, beside the loop that most programs write, measured in one run."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from nicelib.bijection import InputError
+from nicelib.data import dequantise, load_pixels
+from nicelib.masks import parity_mask
+from nicelib.training import TrainConfig, initialise_from_data, make_optimiser, matmul_precision, resolve_precision
+
+BATCH = 200
+FLOPS_PER_IMAGE = 3 * 38_272_000  # forward, and twice that backward
+
+
+class PlainNICE(nn.Module):
+    """The same flow as it is usually written: masks multiply full-width vectors, and the dead halves are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def conditioner() -> nn.Sequential:
+            widths = [784, 1000, 1000, 1000, 1000, 1000, 784]
+            layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
+            return nn.Sequential(*layers[:-1])
+
+        self.conditioners = nn.ModuleList(conditioner() for _ in range(4))
+        self.log_scale = nn.Parameter(torch.zeros(784))
+        self.register_buffer("mask", parity_mask(784).float())
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        mask = self.mask
+        for conditioner in self.conditioners:
+            x = x + (1 - mask) * conditioner(mask * x)
+            mask = 1 - mask
+        z = x * self.log_scale.exp()
+        return (-F.softplus(z) - F.softplus(-z)).sum(-1) + self.log_scale.sum()
+
+
+class _Images(Dataset):
+    """What torchvision's MNIST with ToTensor does for each image."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        from torchvision.transforms import ToTensor
+
+        self.pixels, self.transform = pixels.view(-1, 28, 28).numpy(), ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.pixels[index]))
+
+
+def bench(device: torch.device, rounds: int = 5, steps: int = 10) -> Iterator[str]:
+    """Time both loops in turn, ``rounds`` times ``steps`` steps of 200 images; yields lines of text.
+
+    The images are the embedded sample's; both loops get the same. The first alternation warms up and is not counted.
+
+    Args:
+        device: where to run.
+        rounds: alternations that count.
+        steps: steps timed at a time.
+
+    Raises:
+        InputError: a non-positive ``rounds`` or ``steps``.
+    """
+    if rounds < 1 or steps < 1:
+        raise InputError(f"rounds = {rounds}, steps = {steps}; expected 1 or more of both")
+    pixels = load_pixels("mnist-sample", "train")
+    default = resolve_precision("auto", device)
+    loops = {
+        "plain masked loop, ToTensor DataLoader, Adam, float32": (_plain_loop(pixels, device), "highest"),
+        "nicelib, float32": (_nicelib_loop(pixels, device), "highest"),
+    }
+    if default != "highest":
+        loops[f"nicelib, its default here (precision {default})"] = (_nicelib_loop(pixels, device), default)
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    products: dict[str, list[float]] = {name: [] for name in loops}
+    for measured in range(rounds + 1):
+        for name, (loop, precision) in loops.items():
+            with matmul_precision(precision):
+                rate, product = steps * BATCH / _seconds(loop, steps, device), _product_rate(device)
+            if measured:
+                rates[name].append(rate)
+                products[name].append(product)
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    yield f"{machine}, torch {torch.__version__}, batch {BATCH}, median of {rounds} alternating rounds of {steps} steps"
+    plain = next(iter(rates.values()))
+    for name, values in rates.items():
+        yield f"{name}: {statistics.median(values):.0f} images/s ({min(values):.0f} to {max(values):.0f})"
+        if values is plain:
+            continue
+        ratios = [ours / theirs for theirs, ours in zip(plain, values, strict=True)]
+        flops, product = statistics.median(values) * FLOPS_PER_IMAGE, statistics.median(products[name])
+        yield f"    ratio to the plain loop: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        yield (
+            f"    {flops / 1e9:.0f} GFLOP/s, {flops / product:.0%} of this machine's own "
+            f"2000 x 2000 product at that precision ({product / 1e9:.0f} GFLOP/s)"
+        )
+
+
+def _plain_loop(pixels: Tensor, device: torch.device) -> Callable[[], None]:
+    model = PlainNICE().to(device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
+    loader = DataLoader(_Images(pixels), batch_size=BATCH, shuffle=True, drop_last=True)
+    batches = iter(())
+
+    def step() -> None:
+        nonlocal batches
+        images = next(batches, None)
+        if images is None:
+            batches = iter(loader)
+            images = next(batches)
+        x = images.to(device).view(BATCH, 784)
+        x = (x * 255 + torch.rand_like(x)) / 256
+        loss = -model.log_prob(x).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _nicelib_loop(pixels: Tensor, device: torch.device) -> Callable[[], None]:
+    config = TrainConfig(lr=1e-4)
+    pixels, model = pixels.to(device), config.build().to(device)
+    initialise_from_data(model, dequantise(pixels))
+    optimiser = make_optimiser(model, config)
+
+    def step() -> None:
+        x = dequantise(pixels[torch.randint(len(pixels), (BATCH,), device=device)])
+        loss = -model.log_prob(x).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip, foreach=True)
+        optimiser.step()
+
+    return step
+
+
+def _seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _product_rate(device: torch.device) -> float:
+    a, b = torch.randn(2, 2000, 2000, device=device)
+    a @ b
+    return 5 * 2 * 2000**3 / _seconds(lambda: a @ b, 5, device)
