@@ -71,7 +71,7 @@ class TrainConfig:
     average: float = _option(0.0, "decay of an exponential average of the weights; 0 = none")
     protocol: str = _option("paper", "which images train (see nicelib.data)", PROTOCOLS)
     precision: str = _option(
-        "auto", "float32 matrix products in training, as torch.set_float32matmul_precision has it", PRECISIONS
+        "auto", "float32 matrix products in training, as torch.set_float32_matmul_precision has it", PRECISIONS
     )
     device: str = _option("auto", "auto, cpu, cuda, cuda:1, ...")
     seed: int = _option(0, "seed of the weights, the order of the images and the noise")
@@ -404,12 +404,12 @@ def _synchronise(device: torch.device) -> None:
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
     """Set float32 matrix products to ``"highest"``, ``"high"`` or ``"medium"`` within a ``with`` block."""
-    before = torch.get_float32matmul_precision()
-    torch.set_float32matmul_precision(precision)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32matmul_precision(before)
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
