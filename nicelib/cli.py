@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -34,8 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # one line, without the long usage
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nicelib", description="NICE (Dinh, Krueger, Bengio 2014), step by step.")
+    parser = _Parser(prog="nicelib", description="NICE (Dinh, Krueger, Bengio 2014), step by step.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(run, name: str, text: str) -> argparse.ArgumentParser:

@@ -189,16 +189,22 @@ def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, do
     )
     try:
         data = kind(str(root), train=train, download=False)
-    except RuntimeError:
+    except Exception as error:  # a damaged file shows as AssertionError, ValueError, RuntimeError, ...
+        if "not found" not in str(error):
+            raise InputError(
+                f"the {dataset} files in {raw} are damaged ({error}); delete them and run again"
+            ) from error
         if not download:
             raise InputError(f"no {dataset} files in {raw}; {advice}") from None
+        new = [folder for folder in (raw, raw.parent, root) if not folder.exists()]
         try:
             data = kind(str(root), train=train, download=True)
-        except Exception as error:  # torchvision lets URLError, RuntimeError and OSError through
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"no {dataset} files in {raw}, and the download failed ({reason}); {advice}") from error
-    except Exception as error:  # a damaged file shows as AssertionError, ValueError, EOFError, ...
-        raise InputError(f"the {dataset} files in {raw} are damaged ({error}); delete them and run again") from error
+        except Exception as failure:  # torchvision lets URLError, RuntimeError and OSError through
+            for folder in new:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+            reason = str(failure).strip().splitlines()[0]
+            raise InputError(f"no {dataset} files in {raw}, and the download failed ({reason}); {advice}") from failure
     expected = 60_000 if train else 10_000
     if data.data.shape != (expected, 28, 28) or len(data.targets) != expected:
         raise InputError(
