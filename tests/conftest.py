@@ -1,0 +1,34 @@
+"""What several test files need."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from nicelib import NICE
+
+ROOT = Path(__file__).parents[1]
+
+
+@torch.no_grad()
+def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Give every parameter a random value: a fresh model is the identity and would prove little."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        scale = 1 / parameter.shape[1] ** 0.5 if parameter.ndim == 2 else 0.3
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+@pytest.fixture
+def small_model() -> NICE:
+    return randomise(NICE(dim=8, mid_dim=16, hidden=2))
+
+
+@pytest.fixture
+def mnist_dir() -> Path:
+    folder = Path(os.environ.get("NICE_DATA_DIR") or ROOT.parent / "shared" / "data")
+    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").exists():
+        pytest.skip("no MNIST files: set NICE_DATA_DIR to a folder in torchvision's layout")
+    return folder
