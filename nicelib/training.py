@@ -275,14 +275,14 @@ def train(
             if part is not None:
                 part.load_state_dict(saved[name])
         state = saved["state"]
-        losses[: state["step"]] = saved["losses"].to(device)
+        losses.copy_(saved["losses"])
     forward = DistributedDataParallel(model) if world > 1 else model
 
     def save_resume() -> None:
         if out and rank == 0:
             parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
             content = {name: part.state_dict() for name, part in parts.items() if part is not None}
-            content |= {"config": dataclasses.asdict(config), "state": state, "losses": losses[: state["step"]].cpu()}
+            content |= {"config": dataclasses.asdict(config), "state": state, "losses": losses.cpu()}
             write_atomically(out / "resume.pt", lambda temporary: torch.save(content, temporary))
 
     last_save = time.monotonic()
@@ -320,16 +320,15 @@ def train(
         if interrupted.is_set():
             save_resume()
             raise KeyboardInterrupt(f"stopped in epoch {epoch} after step {state['step']} of {steps}")
-        mean_losses = losses.clone()
         if world > 1:
-            distributed.all_reduce(mean_losses)
-            mean_losses /= world
-        record = {"epoch": epoch, "train": -mean_losses.double().mean().item()}
+            distributed.all_reduce(losses)
+            losses /= world
+        record = {"epoch": epoch, "train": -losses.double().mean().item()}
         if not math.isfinite(record["train"]):
-            bad = int((~mean_losses.isfinite()).nonzero()[0])
+            bad = int((~losses.isfinite()).nonzero()[0])
             kept = f"the last good checkpoint is in {out}" if out else "nothing was written"
             raise InputError(
-                f"the loss is {mean_losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}; {kept}: "
+                f"the loss is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}; {kept}: "
                 "try a smaller --lr, or --clip 200"
             )
         candidates = {"held_out": model} | ({"held_out_averaged": averaged.module} if averaged else {})

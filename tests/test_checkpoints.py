@@ -1,0 +1,156 @@
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nicelib import NICE, InputError, TrainConfig, train
+from nicelib.checkpoints import load_model, read_header, save_model, write_atomically
+
+
+@pytest.fixture
+def saved(tmp_path, small_model):
+    save_model(small_model, tmp_path / "model.safetensors", metrics={"held_out": 1.5})
+    return tmp_path / "model.safetensors"
+
+
+def test_round_trip(saved, small_model):
+    loaded = load_model(saved)
+    x = torch.rand(9, 8)
+    assert torch.equal(loaded.log_prob(x), small_model.log_prob(x))
+    assert read_header(saved) == {"config": small_model.config, "metrics": {"held_out": 1.5}}
+
+
+def test_units_are_saved_with_the_weights(tmp_path, small_model):
+    small_model.layers[0].unit[:] = 7
+    save_model(small_model, tmp_path / "m.safetensors")
+    assert (load_model(tmp_path / "m.safetensors").layers[0].unit == 7).all()
+
+
+def test_half_precision_halves_the_file(tmp_path):
+    model = NICE(dim=64, mid_dim=64, hidden=2)
+    save_model(model, tmp_path / "full")
+    save_model(model, tmp_path / "half", dtype=torch.float16)
+    assert (tmp_path / "half").stat().st_size < 0.6 * (tmp_path / "full").stat().st_size
+    loaded = load_model(tmp_path / "half")
+    assert loaded.scaling.log_scale.dtype == torch.float32 and loaded.layers[0].mask.dtype == torch.bool
+
+
+def test_truncated(saved):
+    whole = saved.read_bytes()
+    for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        saved.write_bytes(whole[:size])
+        with pytest.raises(InputError, match="not a weights file of nicelib, or is damaged"):
+            load_model(saved)
+
+
+def test_foreign(tmp_path):
+    save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(InputError, match="not a weights file of nicelib"):
+        load_model(tmp_path / "foreign.safetensors")
+
+
+def test_missing(tmp_path):
+    with pytest.raises(InputError, match="no weights file"):
+        load_model(tmp_path / "none.safetensors")
+
+
+def test_weights_of_another_architecture(tmp_path, small_model):
+    small_model.config = small_model.config | {"mid_dim": 17}
+    save_model(small_model, tmp_path / "m")
+    with pytest.raises(InputError, match="do not fit the architecture in its header"):
+        load_model(tmp_path / "m")
+    small_model.config = {"dim": 7}
+    save_model(small_model, tmp_path / "m")
+    with pytest.raises(InputError, match="do not fit the architecture in its header"):
+        load_model(tmp_path / "m")
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def resume_from(folder):
+    config = TrainConfig(dataset="mnist-sample", mid_dim=8, hidden=1, max_iter=1, device="cpu")
+    return list(train(config, out=folder, resume=True))
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
+    trap = tmp_path / "ran"
+    torch.save({"config": Malice(trap)}, tmp_path / "resume.pt")
+    with pytest.raises(InputError, match="not a resume file of nicelib, or is damaged"):
+        resume_from(tmp_path)
+    (tmp_path / "resume.pt").write_bytes(pickle.dumps(Malice(trap)))
+    with pytest.raises(InputError, match="not a resume file of nicelib, or is damaged"):
+        resume_from(tmp_path)
+    with pytest.raises(InputError, match="not a weights file of nicelib"):
+        load_model(tmp_path / "resume.pt")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 500, lambda b: b[:-30]])
+def test_damaged_resume_file(tmp_path, damage):
+    resume_from(tmp_path)
+    path = tmp_path / "resume.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    kept = path.read_bytes()
+    with pytest.raises(InputError, match=r"resume.pt is not a resume file of nicelib, or is damaged"):
+        resume_from(tmp_path)
+    assert path.read_bytes() == kept
+
+
+def test_resume_file_of_something_else(tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "resume.pt")
+    with pytest.raises(InputError, match="not a resume file of nicelib"):
+        resume_from(tmp_path)
+
+
+def test_resume_file_whose_weights_do_not_fit(tmp_path):
+    resume_from(tmp_path)
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    saved["model"] = NICE(mid_dim=9, hidden=1).state_dict()
+    torch.save(saved, tmp_path / "resume.pt")
+    with pytest.raises(InputError, match="not a resume file of nicelib, or is damaged"):
+        resume_from(tmp_path)
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def half_written(temporary):
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="could not write .*No space left on device.*untouched"):
+        write_atomically(path, half_written)
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("limit", [2_000, 200_000])
+def test_a_disk_that_fills_up(tmp_path, limit):
+    """A file-size limit stops the weights (and, larger, the resume file) half way."""
+    out = tmp_path / "run"
+    flags = "--dataset mnist-sample --mid_dim 8 --hidden 1 --max_iter 1 --save_every 1 --device cpu".split()
+    code = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        f"from nicelib.cli import main; sys.exit(main(['train', '--out', {str(out)!r}, *{flags}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "could not write" in done.stderr and "free some space" in done.stderr
+    assert not list(out.glob("*.tmp")) and not (out / "resume.pt").exists()
+    for whole in out.glob("*.safetensors"):
+        load_model(whole)
+
+
+def test_parent_is_a_file(tmp_path, small_model):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not write"):
+        save_model(small_model, tmp_path / "file" / "model.safetensors")

@@ -1,0 +1,151 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from nicelib.cli import main
+
+TINY = ["--dataset", "mnist-sample", "--mid_dim", "32", "--hidden", "1", "--batch_size", "100", "--device", "cpu"]
+
+
+def call(capsys, *argv):
+    try:
+        status = main([str(a) for a in argv])
+    except SystemExit as stop:  # argparse leaves this way
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+def refuse(capsys, *argv):
+    """The call fails with one line on stderr and nothing on stdout."""
+    status, out, err = call(capsys, *argv)
+    assert status == 2 and out == "" and err.count("\n") == 1 and re.match(r"nicelib( \w+)?: error: ", err)
+    return err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", *TINY, "--max_iter", "2", "--sample_size", "9", "--out", str(out)]) == 0
+    return out
+
+
+def test_train_prints_rising_nats_and_writes_pictures(tmp_path, capsys):
+    out = tmp_path / "run"
+    status, text, _ = call(capsys, "train", *TINY, "--max_iter", 2, "--out", out)
+    nats = [float(n) for n in re.findall(r"train +([\d.]+) nats  test +[\d.]+ nats  \d+ images/s", text)]
+    assert status == 0 and len(nats) == 2 and nats[1] > nats[0] > 1000
+    for name in ("samples.png", "curve.png"):
+        assert Image.open(out / name).convert("L").getextrema()[0] < Image.open(out / name).convert("L").getextrema()[1]
+    assert Image.open(out / "samples.png").size == (484, 484)  # 8 x 8 images
+
+
+def test_the_notes_thirteen_flags_in_both_spellings(tmp_path, capsys):
+    flags = {
+        "dataset": "mnist-sample", "batch_size": 150, "latent": "normal", "max_iter": 1, "sample_size": 4, "lr": 2e-3,
+        "momentum": 0.8, "decay": 0.99, "coupling": 3, "save-every": 1, "coup-type": "affine", "mid-dim": 16, "hidden": 2,
+    }  # fmt: skip
+    for separator in "-_":
+        out = tmp_path / separator
+        argv = [f"--{name.replace('-', separator).replace('_', separator)}={value}" for name, value in flags.items()]
+        assert call(capsys, "train", *argv, "--device=cpu", "--out", out)[0] == 0
+        config = json.loads((out / "history.json").read_text())["config"]
+        assert {name: config[name.replace("-", "_")] for name in flags} == flags
+        assert (out / "epoch_0001.safetensors").exists()
+
+
+def test_a_recipe_and_a_flag_beside_it(tmp_path, capsys):
+    out = tmp_path / "run"
+    argv = ["train", "--mid-dim=8", "--recipe", "sample", "--hidden=1", "--max-iter=1", "--out", out]
+    assert call(capsys, *argv)[0] == 0
+    config = json.loads((out / "history.json").read_text())["config"]
+    assert config["batch_size"] == 50 and config["lr"] == 2e-3 and config["max_iter"] == 1
+
+
+def test_evaluate_and_sample(trained, tmp_path, capsys):
+    status, text, _ = call(capsys, "evaluate", trained / "best.safetensors", "--draws", 2, "--device", "cpu")
+    found = re.fullmatch(
+        r"mnist-sample test: ([\d.]+) \+- ([\d.]+) nats, ([\d.]+) bits/dim \(500 images, 2 noise draws\)\n", text
+    )
+    assert status == 0 and 1300 < float(found[1]) < 1600
+    argv = ["sample", trained / "best.safetensors", "--sample_size", 6, "--out"]
+    assert call(capsys, *argv, tmp_path / "a.png")[0] == call(capsys, *argv, tmp_path / "b.png")[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert call(capsys, *argv, tmp_path / "c.png", "--temperature", 0.5)[0] == 0
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
+
+
+def test_summary(capsys):
+    status, text, _ = call(capsys, "summary")
+    assert status == 0 and "Total params: 22,295,920" in text
+
+
+def test_bench(capsys):
+    status, text, _ = call(capsys, "bench", "--rounds", 1, "--steps", 1, "--device", "cpu")
+    assert status == 0 and re.search(r"ratio to the plain loop: \d", text) and "GFLOP/s" in text
+
+
+def test_module_runs():
+    done = subprocess.run([sys.executable, "-m", "nicelib", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and all(c in done.stdout for c in ("train", "evaluate", "sample", "summary", "bench"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--dataset", "cifar"], "'cifar'"),
+        (["--latent", "cauchy"], "'cauchy'"),
+        (["--coup-type", "cubic"], "'cubic'"),
+        (["--coup_type", "cubic"], "'cubic'"),
+        (["--batch_size", "-5"], "batch_size = -5"),
+        (["--max_iter", "0"], "max_iter = 0"),
+        (["--mid-dim", "-1"], "mid_dim = -1"),
+        (["--hidden", "0"], "hidden = 0"),
+        (["--coupling", "0"], "coupling = 0"),
+        (["--sample_size", "0"], "sample_size = 0"),
+        (["--save-every", "0"], "save_every = 0"),
+        (["--lr", "much"], "'much'"),
+        (["--lr", "-1"], "lr = -1"),
+        (["--batch_size", "5000"], "batch_size = 5000"),
+        (["--device", "toaster"], "toaster"),
+        (["--recipe", "none"], "'none'"),
+        (["--frobnicate"], "frobnicate"),
+    ],
+)
+def test_train_refuses(tmp_path, capsys, argv, message):
+    out = tmp_path / "run"
+    assert message in refuse(capsys, "train", *TINY, "--out", out, *argv)
+    assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_refuses_cuda_where_there_is_none(tmp_path, capsys):
+    assert "torch sees 0 CUDA devices" in refuse(capsys, "train", *TINY, "--device", "cuda", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_whose_parent_is_a_file(trained, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "could not create" in refuse(capsys, "train", *TINY, "--out", tmp_path / "file" / "run")
+    weights = trained / "best.safetensors"
+    assert "could not write" in refuse(capsys, "sample", weights, "--out", tmp_path / "file" / "samples.png")
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_bad_weights(tmp_path, capsys):
+    (tmp_path / "x.safetensors").write_bytes(b"junk")
+    assert "damaged" in refuse(capsys, "evaluate", tmp_path / "x.safetensors")
+    assert "no weights file" in refuse(capsys, "sample", tmp_path / "y.safetensors", "--out", tmp_path / "s.png")
+    assert not (tmp_path / "s.png").exists()
+
+
+def test_bad_numbers(trained, capsys):
+    weights = trained / "best.safetensors"
+    assert "draws = 0" in refuse(capsys, "evaluate", weights, "--draws", 0)
+    assert "sample_size = 0" in refuse(capsys, "sample", weights, "--sample-size", 0)
+    assert "temperature = -1" in refuse(capsys, "sample", weights, "--temperature", "-1")
+    assert "rounds = 0" in refuse(capsys, "bench", "--rounds", 0)

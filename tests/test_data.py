@@ -1,0 +1,111 @@
+import shutil
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from nicelib import InputError, bits_per_dim, dequantise, load_digits, load_pixels, quantise
+from nicelib.data import held_out_split
+
+
+def test_sample_splits():
+    (train, train_labels), (test, test_labels) = (
+        load_digits("mnist-sample", "train"),
+        load_digits("mnist-sample", "test"),
+    )
+    assert train.shape == (4500, 784) and test.shape == (500, 784) and train.dtype == torch.uint8
+    assert train.max() == 255 and train.min() == 0
+    assert train_labels.bincount().tolist() == [450] * 10 and test_labels.bincount().tolist() == [50] * 10
+    assert not {bytes(row) for row in train.numpy()} & {bytes(row) for row in test.numpy()}
+
+
+def test_full_splits(mnist_dir):
+    load = lambda split, protocol="paper": load_pixels("mnist", split, mnist_dir, download=False, protocol=protocol)  # noqa: E731
+    assert [len(load(s)) for s in ("train", "validation", "test")] == [50_000, 10_000, 10_000]
+    notes = load("train", "notes")
+    assert torch.equal(notes, torch.cat([load("train"), load("validation")]))
+    sample_test = {bytes(row) for row in load_pixels("mnist-sample", "test").numpy()}
+    paper = {bytes(row) for row in load("train").numpy()}
+    reference = {bytes(row) for row in load("train", "reference").numpy()}
+    assert len(load("train", "reference")) == 49_500
+    assert sample_test <= paper and not sample_test & reference
+    assert reference | sample_test == paper
+
+
+def test_data_dir_comes_from_the_environment(mnist_dir, monkeypatch):
+    monkeypatch.setenv("NICE_DATA_DIR", str(mnist_dir))
+    assert load_pixels("mnist", "test", download=False).shape == (10_000, 784)
+
+
+def test_held_out_split():
+    assert held_out_split("mnist", "paper") == "validation" and held_out_split("mnist", "notes") == "test"
+    assert held_out_split("mnist-sample", "paper") == "test"
+
+
+def test_dequantise_stays_in_each_pixels_bin():
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(2000, 1)
+    x = dequantise(pixels, torch.Generator().manual_seed(0))
+    assert x.dtype == torch.float32 and x.min() >= 0 and x.max() < 1
+    assert torch.equal(quantise(x), pixels)
+    noise = x.double() * 256 - pixels
+    assert noise.min() >= 0 and noise.max() < 1
+    assert abs(noise.mean() - 0.5) < 0.005 and abs(noise.var() - 1 / 12) < 0.002
+
+
+def test_noise_is_fresh_for_every_pixel_image_and_pass():
+    pixels = torch.zeros(50, 64, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    first, second = dequantise(pixels, generator), dequantise(pixels, generator)
+    assert (first != second).float().mean() > 0.99
+    assert (first[0] != first[1]).float().mean() > 0.9 and (first[:, 0] != first[:, 1]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("pixels", [torch.rand(2, 4), torch.zeros(2, 4, dtype=torch.int64)])
+def test_dequantise_wants_bytes(pixels):
+    with pytest.raises(InputError, match=r"expected torch.uint8, values 0..255"):
+        dequantise(pixels)
+
+
+def test_bits_per_dim():
+    assert bits_per_dim(1980.50) == pytest.approx(4.356, abs=5e-4)
+    assert bits_per_dim(0.0) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "cifar"}, "dataset = 'cifar'; expected one of mnist"),
+        ({"split": "dev"}, "split = 'dev'"),
+        ({"protocol": "x"}, "protocol = 'x'"),
+        ({"split": "validation"}, "no validation split"),
+        ({"dataset": "fashion-mnist", "protocol": "reference"}, "reference protocol"),
+    ],
+)
+def test_unknown_names(arguments, message):
+    with pytest.raises(InputError, match=message):
+        load_pixels(**arguments)
+
+
+def test_no_files_and_no_network(tmp_path, monkeypatch):
+    def no_network(*_args, **_kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    for download in (True, False):
+        with pytest.raises(InputError, match="no mnist files in .*connect to the network.*mnist-sample"):
+            load_pixels("mnist", "train", tmp_path / "new", download=download)
+    assert not (tmp_path / "new").exists()
+
+
+def test_damaged_file(tmp_path, mnist_dir):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "train-labels-idx1-ubyte"):
+        shutil.copy(mnist_dir / "MNIST" / "raw" / name, raw)
+    (raw / "train-images-idx3-ubyte").touch()
+    whole = (raw / "t10k-images-idx3-ubyte").read_bytes()
+    for content in (whole[:1_000_000], whole[:100], b"", b"not images at all", whole):  # the last: too few images
+        (raw / "train-images-idx3-ubyte").write_bytes(content)
+        with pytest.raises(InputError, match="delete them and run again"):
+            load_pixels("mnist", "train", tmp_path)
+        assert (raw / "train-images-idx3-ubyte").read_bytes() == content

@@ -1,0 +1,279 @@
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
+from nicelib.checkpoints import load_model
+from nicelib.training import lr_factor, make_optimiser, resolve_precision
+
+TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2, "device": "cpu"}
+TIMED = ("images_per_s", "seconds")
+
+
+def run(out=None, resume=False, model=None, **settings):
+    return list(train(TrainConfig(**(TINY | settings)), out=out, resume=resume, model=model))
+
+
+def without_times(history):
+    return [{k: v for k, v in record.items() if k not in TIMED} for record in history]
+
+
+def command(out, *flags):
+    settings = [f"--{k}={v}" for k, v in TINY.items() if k != "max_iter"]
+    return [sys.executable, "-m", "nicelib", "train", *settings, f"--out={out}", *map(str, flags)]
+
+
+@pytest.mark.parametrize("latent", ["logistic", "normal"])
+def test_initialise_from_data(latent):
+    x = dequantise(load_pixels(), torch.Generator().manual_seed(0))
+    model = NICE(mid_dim=20, hidden=2, latent=latent)
+    before = model.log_prob(x).mean()
+    count = sum(p.numel() for p in model.parameters())
+    initialise_from_data(model, x)
+    z, _ = model(x)
+    assert z.mean(0).abs().max() < 1e-3
+    assert torch.allclose(z.var(0), model.prior.variance, rtol=1e-3)
+    assert model.log_prob(x).mean() > before + 1000
+    assert sum(p.numel() for p in model.parameters()) == count
+    assert torch.allclose(model.layers[0].unit, x.std(0))
+    assert (model.inverse(z) - x).abs().max() < 1e-5
+
+
+def test_conditioners_read_centred_inputs():
+    x = dequantise(load_pixels())
+    model = NICE(mid_dim=20, hidden=1)
+    initialise_from_data(model, x)
+    h = x
+    for layer in model.layers[:-1]:
+        assert layer.conditioner[0](torch.where(layer.mask, h, 0)).mean(0).abs().max() < 1e-4
+        h = layer(h)[0]
+
+
+def test_reproducible_from_its_seed():
+    first, again, other = run(), run(), run(seed=1)
+    assert without_times(first) == without_times(again) != without_times(other)
+    assert first[1]["train"] > first[0]["train"] > 1000 and first[1]["held_out"] > first[0]["held_out"]
+
+
+def test_records_and_files(tmp_path):
+    out = tmp_path / "deep" / "run"
+    history = run(out, max_iter=3, save_every=2, average=0.9)
+    assert {p.name for p in out.iterdir()} == {
+        "best.safetensors",
+        "epoch_0002.safetensors",
+        "history.json",
+        "resume.pt",
+    }
+    assert json.loads((out / "history.json").read_text())["history"] == history
+    assert set(history[0]) == {"epoch", "train", "held_out", "held_out_averaged", "lr", *TIMED}
+    from nicelib.evaluation import evaluate
+
+    best = max(max(r["held_out"], r["held_out_averaged"]) for r in history)
+    loaded = load_model(out / "best.safetensors")
+    assert evaluate(loaded, load_pixels("mnist-sample", "test"), seed=0).nats == pytest.approx(best, abs=1e-6)
+
+
+def test_given_model_is_trained_in_place():
+    model = TrainConfig(**TINY).build()
+    history = run(model=model)
+    assert history[-1]["held_out"] > 1300 and model.scaling.log_scale.abs().max() > 1
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("average", [0.0, 0.95])
+def test_killed_and_resumed_ends_on_the_same_numbers(tmp_path, signal_number, average):
+    flags = ("--max_iter", 6, "--save_every", 1, "--average", average)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(whole, *flags), check=True, capture_output=True)
+    process = subprocess.Popen(command(broken, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(2):
+        process.stdout.readline()
+    time.sleep(0.05)
+    process.send_signal(signal_number)
+    _, errors = process.communicate()
+    assert process.returncode == (130 if signal_number == signal.SIGINT else -signal.SIGKILL)
+    if signal_number == signal.SIGINT:
+        assert "continue with the same command and --resume" in errors and str(broken) in errors
+        state = torch.load(broken / "resume.pt", weights_only=True)["state"]
+        assert 1 <= state["epoch"] < 6
+    subprocess.run(command(broken, *flags, "--resume"), check=True, capture_output=True)
+    ends = [json.loads((out / "history.json").read_text())["history"] for out in (whole, broken)]
+    assert len(ends[0]) == 6 and without_times(ends[0]) == without_times(ends[1])
+    for name in ("best.safetensors", "epoch_0006.safetensors"):
+        a, b = (load_model(out / name).state_dict() for out in (whole, broken))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path):
+    """Ctrl-C between two steps: the step count is in the checkpoint, and nothing is repeated."""
+    whole = run(tmp_path / "whole")
+    steps = 0
+
+    def stop_after_sixty(*_):
+        nonlocal steps
+        steps += 1
+        if steps == 60:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model = TrainConfig(**TINY).build()
+    model.register_forward_hook(stop_after_sixty)
+    with pytest.raises(KeyboardInterrupt, match=r"epoch 2 after step 1\d of 45"):
+        run(tmp_path / "broken", model=model)
+    assert torch.load(tmp_path / "broken" / "resume.pt", weights_only=True)["state"]["step"] > 0
+    rest = run(tmp_path / "broken", resume=True)
+    assert without_times(rest) == without_times(whole[1:])
+
+
+def test_a_finished_run_has_nothing_to_resume(tmp_path):
+    run(tmp_path, max_iter=1)
+    assert run(tmp_path, max_iter=1, resume=True) == []
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    run(tmp_path, max_iter=1)
+    with pytest.raises(InputError, match="already holds a run; add --resume"):
+        run(tmp_path, max_iter=1)
+
+
+def test_resume_refuses_other_settings(tmp_path):
+    run(tmp_path, max_iter=1)
+    for change in ({"lr": 0.5}, {"mid_dim": 16}, {"coup_type": "affine"}):
+        name = next(iter(change))
+        with pytest.raises(InputError, match=f"other settings .*{name} was"):
+            run(tmp_path, max_iter=1, resume=True, **change)
+
+
+def test_infinite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
+    settings = {"schedule": "constant", "clip": 0.0, "save_every": 1}
+    run(tmp_path, max_iter=1, **settings)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"loss is (nan|inf|-inf) in epoch 1 at step \d+ of 45; .*try a smaller --lr"):
+        run(tmp_path / "bad", lr=1e20, **settings)
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    saved["config"]["max_iter"] = 2
+    saved["model"]["scaling.log_scale"][:] = torch.nan
+    torch.save(saved, tmp_path / "resume.pt")
+    before["resume.pt"] = (tmp_path / "resume.pt").read_bytes()
+    with pytest.raises(InputError, match=r"loss is nan in epoch 2 at step 1 of 45; the last good checkpoint is in"):
+        run(tmp_path, max_iter=2, resume=True, **settings)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_default_settings_are_the_notes():
+    config = TrainConfig()
+    notes = dict(
+        dataset="mnist", batch_size=200, latent="logistic", max_iter=50, sample_size=64, lr=1e-3, momentum=0.9, decay=0.999,
+        coupling=4, save_every=5, coup_type="additive", mid_dim=1000, hidden=5,
+    )  # fmt: skip
+    assert list(notes) == [f.name for f in dataclasses.fields(config)][:13]
+    assert all(getattr(config, name) == value for name, value in notes.items())
+    assert all(TrainConfig(**recipe) for recipe in RECIPES.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "x"}, {"latent": "x"}, {"coup_type": "x"}, {"batch_size": 0}, {"max_iter": -1}, {"sample_size": 0},
+        {"coupling": 0}, {"save_every": 0}, {"mid_dim": 0}, {"hidden": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"momentum": 1.0},
+        {"decay": -0.1}, {"average": 1.0}, {"weight_decay": -1.0}, {"clip": -1.0}, {"eps": 0.0}, {"seed": -1}, {"protocol": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_settings_are_named(change):
+    with pytest.raises(InputError, match=f"{next(iter(change))} = .*expected"):
+        TrainConfig(**change)
+
+
+def test_batch_larger_than_the_data():
+    with pytest.raises(InputError, match="batch_size = 5000; expected at most the 4500"):
+        run(batch_size=5000)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_where_there_is_none():
+    with pytest.raises(InputError, match="device = 'cuda', but torch sees 0 CUDA devices"):
+        run(device="cuda")
+    with pytest.raises(InputError, match="device = 'toaster'"):
+        run(device="toaster")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_trains_on_a_gpu():
+    history = run(device="cuda")
+    assert history[-1]["held_out"] == pytest.approx(run(device="cpu")[-1]["held_out"], abs=30)
+
+
+def test_precision():
+    assert resolve_precision("auto", torch.device("cuda")) == "high"
+    assert resolve_precision("auto", torch.device("cpu")) in ("highest", "medium")
+    assert resolve_precision("high", torch.device("cpu")) == "high"
+    before = torch.get_float32_matmul_precision()
+    run(max_iter=1, precision="medium")
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_optimiser_groups():
+    config = TrainConfig(lr=1e-3, scale_lr=20, weight_decay=0.3, momentum=0.8, decay=0.95)
+    model = NICE(dim=8, mid_dim=4, hidden=1)
+    groups = make_optimiser(model, config).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.3, 0, 0] and groups[2]["lr"] == 0.02
+    assert groups[0]["betas"] == (0.8, 0.95)
+    assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in model.parameters())
+    assert len(groups[2]["params"]) == 1 and groups[2]["params"][0] is model.scaling.log_scale
+
+
+def test_one_cycle():
+    factors = [lr_factor(s, 1000, "one-cycle") for s in range(1001)]
+    assert factors.index(max(factors)) == 100 and max(factors) == 1 and factors[1000] < 1e-6
+    assert lr_factor(77, 1000, "constant") == 1
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path):
+    """Ten steps an epoch, same images and noise: each process takes half of every batch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ("--batch_size", 450, "--max_iter", 1, "--precision", "highest")
+    subprocess.run(command(tmp_path / "one", *flags), check=True, capture_output=True)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "--master-addr=127.0.0.1"]
+    two = [sys.executable, *launcher, *command(tmp_path / "two", *flags)[1:]]
+    done = subprocess.run(two, check=True, capture_output=True, text=True)
+    assert done.stdout.count("epoch    1/1") == 1  # one process speaks and writes
+    one, two = (json.loads((tmp_path / n / "history.json").read_text())["history"][0] for n in ("one", "two"))
+    assert two["train"] == pytest.approx(one["train"], rel=1e-3) and two["held_out"] == pytest.approx(
+        one["held_out"], rel=1e-3
+    )
+    one, two = (torch.load(tmp_path / n / "resume.pt", weights_only=True) for n in ("one", "two"))
+    assert one["losses"].shape == (10,)
+    assert torch.allclose(one["losses"], two["losses"], rtol=1e-3)
+
+
+def test_full_model_learns_on_full_mnist(mnist_dir):
+    """Some tens of steps of the real thing: the first thirty of the sprint."""
+    config = TrainConfig(**RECIPES["sprint"], device="cpu")
+    pixels = load_pixels("mnist", "train", mnist_dir, download=False)
+    model = config.build()
+    generator = torch.Generator().manual_seed(0)
+    initialise_from_data(model, dequantise(pixels[:10_000], generator))
+    optimiser = make_optimiser(model, config)
+    losses = []
+    for step in range(30):
+        x = dequantise(pixels[step * 200 : (step + 1) * 200], generator)
+        loss = -model.log_prob(x).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimiser.step()
+        losses.append(-loss.item())
+    assert losses[0] > 1000 and sum(losses[-5:]) / 5 > losses[0] + 150
+    with torch.no_grad():
+        x = dequantise(pixels[-1000:], generator)
+        assert (model.inverse(model(x)[0]) - x).abs().max() < 1e-4
