@@ -266,16 +266,15 @@ def train(
     losses = torch.zeros(steps, device=device)
     state = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
     if saved:
-        for name, part in (
-            ("model", model),
-            ("optimiser", optimiser),
-            ("scheduler", scheduler),
-            ("averaged", averaged),
-        ):
-            if part is not None:
-                part.load_state_dict(saved[name])
-        state = saved["state"]
-        losses.copy_(saved["losses"])
+        parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
+        try:
+            for name, part in parts.items():
+                if part is not None:
+                    part.load_state_dict(saved[name])
+            state = saved["state"]
+            losses.copy_(saved["losses"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise _damaged(out / "resume.pt", error) from error
     forward = DistributedDataParallel(model) if world > 1 else model
 
     def save_resume() -> None:
@@ -382,10 +381,7 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
         saved = torch.load(path, map_location="cpu", weights_only=True)
         before, now = saved["config"], dataclasses.asdict(config)
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{path} is not a resume file of nicelib, or is damaged ({reason}); delete it to begin again"
-        ) from error
+        raise _damaged(path, error) from error
     free = {"device", "save_every", "sample_size"}  # these do not change the numbers
     changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
     if changed:
@@ -393,6 +389,11 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
             f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
         )
     return saved
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return InputError(f"{path} is not a resume file of nicelib, or is damaged ({reason}); delete it to begin again")
 
 
 def _synchronise(device: torch.device) -> None:

@@ -128,7 +128,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path):
         temporary.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match="could not write .*No space left on device.*untouched"):
+    with pytest.raises(InputError, match=r"could not write .*No space left on device.*untouched"):
         write_atomically(path, half_written)
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 

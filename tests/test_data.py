@@ -92,7 +92,7 @@ def test_no_files_and_no_network(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
     for download in (True, False):
-        with pytest.raises(InputError, match="no mnist files in .*connect to the network.*mnist-sample"):
+        with pytest.raises(InputError, match=r"no mnist files in .*connect to the network.*mnist-sample"):
             load_pixels("mnist", "train", tmp_path / "new", download=download)
     assert not (tmp_path / "new").exists()
 

@@ -43,5 +43,5 @@ def test_bad_input(model):
         evaluate(model, torch.zeros(0, 784, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"expected \(B, 784\)"):
         evaluate(model, torch.zeros(3, 100, dtype=torch.uint8))
-    with pytest.raises(InputError, match="expected torch.uint8"):
+    with pytest.raises(InputError, match=r"expected torch\.uint8"):
         evaluate(model, torch.zeros(3, 784))
