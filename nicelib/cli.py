@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", choices=SPLITS, default="test", help="which images (default: test)")
     sub.add_argument("--protocol", choices=PROTOCOLS, default="paper", help="how the set is split (default: paper)")
     sub.add_argument("--draws", type=int, default=10, help="dequantisation noise draws an image (default: 10)")
-    sub.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
+    sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise (default: 0)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     sub.add_argument("--data-dir", help="data folder (default: NICE_DATA_DIR, else data)")
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--temperature", type=float, default=1.0, help="scale of z; below 1 is closer to the mode (default: 1)"
     )
-    sub.add_argument("--seed", type=int, default=0, help="seed of z (default: 0)")
+    sub.add_argument("--seed", type=_seed, default=0, help="seed of z (default: 0)")
     sub.add_argument("--out", default="samples.png", help="file to write (default: samples.png)")
 
     sub = command(_summary, "summary", "The architecture as torchinfo's table.")
@@ -93,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _seed(text: str) -> int:
+    if not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"seed = {text}; expected 0 to 2^32 - 1")
+    return int(text)
 
 
 def _add_weights(sub: argparse.ArgumentParser) -> None:
@@ -118,7 +124,7 @@ def _train(args: argparse.Namespace) -> None:
                 )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
-            f"{stop}; continue with the same command and --resume (checkpoints are in {out})"
+            f"{stop or 'stopped'}; continue with the same command and --resume (checkpoints are in {out})"
         ) from stop
     if main_process:
         _finish(config, out)

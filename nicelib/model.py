@@ -1,5 +1,7 @@
 """NICE: coupling layers, a scaling layer and a factorised prior (paper, sections 2, 3 and 5.1)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -112,9 +114,9 @@ class NICE(Bijection):
             generator: source of the uniform numbers; its device may differ from the model's.
 
         Raises:
-            InputError: a negative ``n`` or ``temperature``.
+            InputError: a negative ``n``, a negative or infinite ``temperature``.
         """
-        if n < 0 or temperature < 0:
-            raise InputError(f"n = {n}, temperature = {temperature}; expected both 0 or more")
+        if n < 0 or not 0 <= temperature < math.inf:
+            raise InputError(f"n = {n}, temperature = {temperature}; expected both 0 or more, and finite")
         z = temperature * self.prior.sample((n, self.dim), generator)
         return self.inverse(z.to(self.scaling.log_scale))

@@ -7,6 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from nicelib.bijection import InputError
 from nicelib.data import quantise
 
 #: Okabe and Ito's colours, told apart by colour-blind readers. Figures are opaque white, so dark themes can show them.
@@ -47,6 +48,10 @@ def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 
     Returns:
         uint8 (rows * (height + pad) + pad, columns * (width + pad) + pad).
     """
+    if images.ndim != 2 or images.shape[1] != height * width:
+        raise InputError(
+            f"images of shape {tuple(images.shape)}; expected (N, {height * width}) to draw {height} x {width}"
+        )
     pixels = quantise(images.detach()) if images.is_floating_point() else images
     pixels = pixels.cpu().numpy().reshape(-1, height, width)
     columns = min(columns, len(pixels)) or 1

@@ -165,6 +165,10 @@ def resolve_device(name: str) -> torch.device:
         raise InputError(f"device = {name!r}; expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    try:
+        torch.Generator(device)  # all noise is drawn on the device
+    except (AssertionError, RuntimeError):
+        raise InputError(f"device = {name!r} is not on this machine; use cpu or auto") from None
     return device
 
 
@@ -271,9 +275,9 @@ def train(
             for name, part in parts.items():
                 if part is not None:
                     part.load_state_dict(saved[name])
-            state = saved["state"]
+            state = {key: saved["state"][key] for key in state}
             losses.copy_(saved["losses"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise _damaged(out / "resume.pt", error) from error
     forward = DistributedDataParallel(model) if world > 1 else model
 
@@ -317,7 +321,8 @@ def train(
         elapsed = time.perf_counter() - start
         state["seconds"] += elapsed
         if interrupted.is_set():
-            save_resume()
+            if losses.isfinite().all():  # else the earlier checkpoint is the good one
+                save_resume()
             raise KeyboardInterrupt(f"stopped in epoch {epoch} after step {state['step']} of {steps}")
         if world > 1:
             distributed.all_reduce(losses)
@@ -325,14 +330,12 @@ def train(
         record = {"epoch": epoch, "train": -losses.double().mean().item()}
         if not math.isfinite(record["train"]):
             bad = int((~losses.isfinite()).nonzero()[0])
-            kept = f"the last good checkpoint is in {out}" if out else "nothing was written"
-            raise InputError(
-                f"the loss is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}; {kept}: "
-                "try a smaller --lr, or --clip 200"
-            )
+            raise _diverged(f"is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}", state, out)
         candidates = {"held_out": model} | ({"held_out_averaged": averaged.module} if averaged else {})
         for key, candidate in candidates.items():
             record[key] = evaluate(candidate, held_out, seed=config.seed).nats
+            if not math.isfinite(record[key]):  # the last update broke the weights: keep them out of every file
+                raise _diverged(f"is {-record[key]} on held-out images in epoch {epoch} after step {steps}", state, out)
         record["lr"] = optimiser.param_groups[0]["lr"]
         record["images_per_s"] = (steps - first_step) * config.batch_size / elapsed
         record["seconds"] = state["seconds"]
@@ -379,8 +382,8 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
         raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        before, now = saved["config"], dataclasses.asdict(config)
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        before, now = dict(saved["config"]), dataclasses.asdict(config)
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise _damaged(path, error) from error
     free = {"device", "save_every", "sample_size"}  # these do not change the numbers
     changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
@@ -389,6 +392,11 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
             f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
         )
     return saved
+
+
+def _diverged(what: str, state: dict, out: Path | None) -> InputError:
+    kept = f"the last good checkpoint is in {out}" if out and state["history"] else "nothing was saved before it"
+    return InputError(f"the loss {what}; {kept}: try a smaller --lr, or --clip 200")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
