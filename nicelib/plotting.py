@@ -48,7 +48,7 @@ def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 
     Returns:
         uint8 (rows * (height + pad) + pad, columns * (width + pad) + pad).
     """
-    if images.ndim != 2 or images.shape[1] != height * width:
+    if images.numel() != len(images) * height * width:
         raise InputError(
             f"images of shape {tuple(images.shape)}; expected (N, {height * width}) to draw {height} x {width}"
         )

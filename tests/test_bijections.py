@@ -1,5 +1,7 @@
 """Every bijection keeps one contract: shapes, inverse, log-det against autograd."""
 
+import copy
+
 import pytest
 import torch
 from conftest import randomise
@@ -73,6 +75,21 @@ def test_log_det_is_autograds(layer):
     for i in range(len(x)):
         expected = torch.linalg.slogdet(jacobian(lambda v: layer(v[None])[0][0], x[i])).logabsdet
         assert abs(log_det[i] - expected) < 1e-9
+
+
+def test_state_dict_holds_everything(layer):
+    """A layer filled from another's state_dict is that layer: masks and units included, in double too."""
+    twin = copy.deepcopy(randomise(copy.deepcopy(layer), seed=1))
+    for name, buffer in twin.named_buffers():
+        if name.endswith("unit"):
+            buffer.fill_(9)
+    x = torch.rand(4, DIM)
+    assert not torch.allclose(twin(x)[0], layer(x)[0])
+    twin.load_state_dict(layer.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(twin(x), layer(x), strict=True))
+    double = layer.double()
+    assert all(t.dtype == torch.float64 for t in double.state_dict().values() if t.is_floating_point())
+    assert double.inverse(double(x.double())[0]).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", MASKS)

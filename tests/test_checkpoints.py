@@ -1,4 +1,6 @@
+import os
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -46,6 +48,15 @@ def test_truncated(saved):
             load_model(saved)
 
 
+@pytest.mark.parametrize("position", [0, 7, 8, 60, 400])
+def test_corrupted_header(saved, position):
+    content = bytearray(saved.read_bytes())
+    content[position] ^= 0xFF
+    saved.write_bytes(content)
+    with pytest.raises(InputError, match="not a weights file of nicelib, or is damaged"):
+        load_model(saved)
+
+
 def test_foreign(tmp_path):
     save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="not a weights file of nicelib"):
@@ -62,10 +73,11 @@ def test_weights_of_another_architecture(tmp_path, small_model):
     save_model(small_model, tmp_path / "m")
     with pytest.raises(InputError, match="do not fit the architecture in its header"):
         load_model(tmp_path / "m")
-    small_model.config = {"dim": 7}
-    save_model(small_model, tmp_path / "m")
-    with pytest.raises(InputError, match="do not fit the architecture in its header"):
-        load_model(tmp_path / "m")
+    for config in ({"dim": 7}, {"depth": 3}, {"dim": "eight"}, [8], "x", None):
+        small_model.config = config
+        save_model(small_model, tmp_path / "m")
+        with pytest.raises(InputError, match="do not fit the architecture in its header"):
+            load_model(tmp_path / "m")
 
 
 class Malice:
@@ -79,6 +91,13 @@ class Malice:
 def resume_from(folder):
     config = TrainConfig(dataset="mnist-sample", mid_dim=8, hidden=1, max_iter=1, device="cpu")
     return list(train(config, out=folder, resume=True))
+
+
+@pytest.fixture(scope="module")
+def resume_bytes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    resume_from(folder)
+    return (folder / "resume.pt").read_bytes()
 
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
@@ -111,6 +130,29 @@ def test_resume_file_of_something_else(tmp_path):
         resume_from(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("config", "x"), ("config", [1]), ("config", torch.zeros(2)), ("model", None), ("optimiser", {}), ("optimiser", None),
+        ("scheduler", None), ("state", {}), ("state", None), ("state", "x"), ("losses", None), ("losses", torch.zeros(3)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_resume_file_with_a_strange_part(tmp_path, resume_bytes, part, value):
+    path = tmp_path / "resume.pt"
+    path.write_bytes(resume_bytes)
+    torch.save(torch.load(path, weights_only=True) | {part: value}, path)
+    with pytest.raises(InputError, match="not a resume file of nicelib, or is damaged|other settings"):
+        resume_from(tmp_path)
+
+
+def test_resume_file_that_is_not_a_dictionary(tmp_path):
+    for content in ([1, 2], torch.zeros(3), "text"):
+        torch.save(content, tmp_path / "resume.pt")
+        with pytest.raises(InputError, match="not a resume file of nicelib, or is damaged"):
+            resume_from(tmp_path)
+
+
 def test_resume_file_whose_weights_do_not_fit(tmp_path):
     resume_from(tmp_path)
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
@@ -133,18 +175,26 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("limit", [2_000, 200_000])
+def limited(limit, *argv):
+    """Run a command under a file-size limit; it must fail with one line, which is returned."""
+    code = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        f"from nicelib.cli import main; sys.exit(main({list(map(str, argv))}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("nicelib: error: ")
+    return done.stderr
+
+
+@pytest.mark.parametrize("limit", [200_000, 400_000], ids=["weights", "resume"])
 def test_a_disk_that_fills_up(tmp_path, limit):
     """A file-size limit stops the weights (and, larger, the resume file) half way."""
     out = tmp_path / "run"
     flags = "--dataset mnist-sample --mid_dim 8 --hidden 1 --max_iter 1 --save_every 1 --device cpu".split()
-    code = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
-        f"from nicelib.cli import main; sys.exit(main(['train', '--out', {str(out)!r}, *{flags}]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "could not write" in done.stderr and "free some space" in done.stderr
+    error = limited(limit, "train", "--out", out, *flags)
+    stopped_at = "best.safetensors" if limit == 200_000 else "resume.pt"
+    assert f"could not write {out / stopped_at}" in error and "free some space" in error
+    assert (out / "best.safetensors").exists() == (stopped_at == "resume.pt")
     assert not list(out.glob("*.tmp")) and not (out / "resume.pt").exists()
     for whole in out.glob("*.safetensors"):
         load_model(whole)
@@ -154,3 +204,32 @@ def test_parent_is_a_file(tmp_path, small_model):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="could not write"):
         save_model(small_model, tmp_path / "file" / "model.safetensors")
+
+
+def test_a_disk_that_fills_up_in_a_resumed_run_leaves_the_earlier_files(tmp_path):
+    settings = {"dataset": "mnist-sample", "mid_dim": 8, "hidden": 1, "max_iter": 2, "save_every": 1, "device": "cpu"}
+    config, steps = TrainConfig(**settings), []
+
+    def stop(*_):
+        steps.append(1)
+        if len(steps) == 30:  # in the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model = config.build()
+    model.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        list(train(config, out=tmp_path, model=model))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert set(before) == {"best.safetensors", "epoch_0001.safetensors", "history.json", "resume.pt"}
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    assert "could not write" in limited(100_000, "train", "--out", tmp_path, "--resume", *flags)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert [record["epoch"] for record in train(config, out=tmp_path, resume=True)] == [2]
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_picture(tmp_path):
+    save_model(NICE(mid_dim=8, hidden=1), tmp_path / "model.safetensors")
+    picture = tmp_path / "samples.png"
+    picture.write_text("before")
+    error = limited(1000, "sample", tmp_path / "model.safetensors", "--out", picture)
+    assert "could not write" in error and picture.read_text() == "before" and len(list(tmp_path.iterdir())) == 2

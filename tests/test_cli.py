@@ -2,11 +2,14 @@ import json
 import re
 import subprocess
 import sys
+from urllib.error import URLError
 
 import pytest
 import torch
 from PIL import Image
 
+from nicelib import NICE
+from nicelib.checkpoints import save_model
 from nicelib.cli import main
 
 TINY = ["--dataset", "mnist-sample", "--mid_dim", "32", "--hidden", "1", "--batch_size", "100", "--device", "cpu"]
@@ -82,6 +85,7 @@ def test_evaluate_and_sample(trained, tmp_path, capsys):
 def test_summary(capsys):
     status, text, _ = call(capsys, "summary")
     assert status == 0 and "Total params: 22,295,920" in text
+    assert text.count("Linear: ") == 24 and text.count("LeakyReLU: ") == 20 and text.count("Scaling: ") == 1
 
 
 def test_bench(capsys):
@@ -112,6 +116,9 @@ def test_module_runs():
         (["--lr", "-1"], "lr = -1"),
         (["--batch_size", "5000"], "batch_size = 5000"),
         (["--device", "toaster"], "toaster"),
+        (["--device", "meta"], "device = 'meta' is not on this machine"),
+        (["--seed", "9" * 30], "seed = 999"),
+        (["--lr", "nan"], "lr = nan"),
         (["--recipe", "none"], "'none'"),
         (["--frobnicate"], "frobnicate"),
     ],
@@ -143,9 +150,60 @@ def test_bad_weights(tmp_path, capsys):
     assert not (tmp_path / "s.png").exists()
 
 
-def test_bad_numbers(trained, capsys):
+def test_bad_numbers(trained, tmp_path, capsys):
     weights = trained / "best.safetensors"
     assert "draws = 0" in refuse(capsys, "evaluate", weights, "--draws", 0)
     assert "sample_size = 0" in refuse(capsys, "sample", weights, "--sample-size", 0)
-    assert "temperature = -1" in refuse(capsys, "sample", weights, "--temperature", "-1")
+    for temperature in ("-1", "nan", "inf"):
+        error = refuse(capsys, "sample", weights, "--temperature", temperature, "--out", tmp_path / "s.png")
+        assert f"temperature = {temperature}" in error
+    for seed in ("-1", "9" * 30):
+        assert f"seed = {seed}" in refuse(capsys, "sample", weights, "--seed", seed, "--out", tmp_path / "s.png")
+        assert f"seed = {seed}" in refuse(capsys, "evaluate", weights, "--seed", seed)
+    assert "toaster" in refuse(capsys, "evaluate", weights, "--device", "toaster")
+    assert not list(tmp_path.iterdir())
     assert "rounds = 0" in refuse(capsys, "bench", "--rounds", 0)
+
+
+def test_weights_of_another_size(tmp_path, capsys):
+    weights = tmp_path / "small.safetensors"
+    save_model(NICE(dim=8, mid_dim=8, hidden=1), weights)
+    assert "expected (B, 8)" in refuse(capsys, "evaluate", weights, "--device", "cpu")
+    assert "expected (N, 784)" in refuse(capsys, "sample", weights, "--out", tmp_path / "samples.png")
+    assert list(tmp_path.iterdir()) == [weights]
+
+
+def test_no_data_and_no_network(tmp_path, capsys, monkeypatch):
+    def no_network(*_args, **_kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    monkeypatch.setenv("NICE_DATA_DIR", str(tmp_path / "data"))
+    error = refuse(capsys, "train", "--dataset", "mnist", "--out", tmp_path / "run")
+    assert "the download failed" in error and "connect to the network" in error and "mnist-sample" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_truncated_data_file(tmp_path, capsys):
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03\0\0\xea\x60\0\0\0\x1c\0\0\0\x1c" + bytes(784))
+    argv = ["train", "--dataset", "mnist", "--data-dir", tmp_path / "data", "--out", tmp_path / "run"]
+    assert "damaged" in refuse(capsys, *argv)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite(tmp_path, capsys):
+    argv = ["train", *TINY, "--lr", "1e30", "--schedule", "constant", "--clip", 0, "--out", tmp_path / "run"]
+    assert re.search(r"loss is nan in epoch 1 at step \d+ of 45; .*try a smaller --lr", refuse(capsys, *argv))
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_train_on_full_mnist(mnist_dir, tmp_path, capsys):
+    """Ten steps an epoch of a small model on the real files."""
+    argv = ["train", *TINY, "--dataset", "mnist", "--batch_size", 5000, "--max_iter", 2, "--data-dir", mnist_dir]
+    status, text, _ = call(capsys, *argv, "--out", tmp_path / "run")
+    nats = [float(n) for n in re.findall(r"train +([\d.]+) nats  validation +[\d.]+ nats", text)]
+    assert status == 0 and len(nats) == 2 and nats[1] > nats[0] > 1000
+    assert {"best.safetensors", "samples.png", "curve.png"} <= {p.name for p in (tmp_path / "run").iterdir()}

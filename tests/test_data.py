@@ -1,6 +1,7 @@
 import shutil
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +36,65 @@ def test_full_splits(mnist_dir):
 def test_data_dir_comes_from_the_environment(mnist_dir, monkeypatch):
     monkeypatch.setenv("NICE_DATA_DIR", str(mnist_dir))
     assert load_pixels("mnist", "test", download=False).shape == (10_000, 784)
+
+
+def write_idx(path, array):
+    """A file in the format of MNIST's own."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(header + array.tobytes())
+
+
+@pytest.fixture(scope="module")
+def stand_in_dir(tmp_path_factory):
+    """Files of the real sizes in torchvision's layout; each image carries its own number in its first two pixels."""
+    root = tmp_path_factory.mktemp("stand-in")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (root / "FashionMNIST").symlink_to(root / "MNIST")
+    for name, n in (("train", 60_000), ("t10k", 10_000)):
+        images = np.zeros((n, 28, 28), np.uint8)
+        images[:, 0, 0], images[:, 0, 1] = np.arange(n) // 256, np.arange(n) % 256
+        images[:, 27, 27] = name == "t10k"
+        write_idx(raw / f"{name}-images-idx3-ubyte", images)
+        write_idx(raw / f"{name}-labels-idx1-ubyte", (np.arange(n) % 10).astype(np.uint8))
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+def test_files_already_there_are_used_and_split_as_the_table_says(dataset, stand_in_dir, tmp_path, monkeypatch):
+    def fetched(*_args, **_kwargs):
+        raise AssertionError("something was fetched")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fetched)
+    monkeypatch.setenv("NICE_DATA_DIR", str(stand_in_dir))
+    wanted = {"train": range(50_000), "validation": range(50_000, 60_000), "test": range(10_000)}
+    for split, numbers in wanted.items():
+        pixels, labels = load_digits(dataset, split)
+        assert pixels.dtype == torch.uint8 and pixels.shape == (len(numbers), 784)
+        assert torch.equal(pixels[:, 0].int() * 256 + pixels[:, 1], torch.tensor(numbers).int())
+        assert torch.equal(labels, torch.tensor(numbers) % 10)
+        assert (pixels[:, -1] == (split == "test")).all()
+    assert len(load_pixels(dataset, "train", protocol="notes")) == 60_000
+    with pytest.raises(InputError, match="no .*mnist files in"):  # the argument wins over the environment
+        load_pixels(dataset, "train", tmp_path, download=False)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+@pytest.mark.parametrize("left", [0, 10, 5000])
+def test_a_truncated_file_is_named(kind, left, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train", "t10k"):
+        write_idx(raw / f"{name}-images-idx3-ubyte", np.zeros((10, 28, 28), np.uint8))
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.zeros(10_000, np.uint8))
+    cut = next(raw.glob(f"t10k-{kind}*"))
+    cut.write_bytes(cut.read_bytes()[:left])
+    with pytest.raises(
+        InputError, match=r"mnist files in .*(damaged|expected 10000 images).*delete them and run again"
+    ):
+        load_pixels("mnist", "test", tmp_path)
+    assert cut.stat().st_size == left
 
 
 def test_held_out_split():
