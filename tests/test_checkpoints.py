@@ -142,7 +142,7 @@ def test_resume_file_with_a_strange_part(tmp_path, resume_bytes, part, value):
     path = tmp_path / "resume.pt"
     path.write_bytes(resume_bytes)
     torch.save(torch.load(path, weights_only=True) | {part: value}, path)
-    with pytest.raises(InputError, match="not a resume file of nicelib, or is damaged|other settings"):
+    with pytest.raises(InputError, match=r"not a resume file of nicelib, or is damaged|other settings"):
         resume_from(tmp_path)
 
 

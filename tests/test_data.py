@@ -76,7 +76,7 @@ def test_files_already_there_are_used_and_split_as_the_table_says(dataset, stand
         assert torch.equal(labels, torch.tensor(numbers) % 10)
         assert (pixels[:, -1] == (split == "test")).all()
     assert len(load_pixels(dataset, "train", protocol="notes")) == 60_000
-    with pytest.raises(InputError, match="no .*mnist files in"):  # the argument wins over the environment
+    with pytest.raises(InputError, match=r"no .*mnist files in"):  # the argument wins over the environment
         load_pixels(dataset, "train", tmp_path, download=False)
 
 
