@@ -10,6 +10,20 @@ from nicelib import NICE
 
 ROOT = Path(__file__).parents[1]
 
+# Tiny models gain nothing from threads, and on a busy machine lose all their time waiting for each other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture
+def all_cores(monkeypatch):
+    """For the tests of the 22.3M model."""
+    before, cores = torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+    torch.set_num_threads(cores)
+    yield
+    torch.set_num_threads(before)
+
 
 @torch.no_grad()
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

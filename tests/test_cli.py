@@ -88,7 +88,7 @@ def test_summary(capsys):
     assert text.count("Linear: ") == 24 and text.count("LeakyReLU: ") == 20 and text.count("Scaling: ") == 1
 
 
-def test_bench(capsys):
+def test_bench(capsys, all_cores):
     status, text, _ = call(capsys, "bench", "--rounds", 1, "--steps", 1, "--device", "cpu")
     assert status == 0 and re.search(r"ratio to the plain loop: \d", text) and "GFLOP/s" in text
 

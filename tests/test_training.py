@@ -334,7 +334,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
     assert torch.allclose(one["losses"], two["losses"], rtol=1e-3)
 
 
-def test_full_model_learns_on_full_mnist(mnist_dir):
+def test_full_model_learns_on_full_mnist(mnist_dir, all_cores):
     """Some tens of steps of the real thing: the first thirty of the sprint."""
     config = TrainConfig(**RECIPES["sprint"], device="cpu")
     pixels = load_pixels("mnist", "train", mnist_dir, download=False)
@@ -378,7 +378,7 @@ print(len(steps), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux gives it")
-def test_peak_memory_of_training_on_full_mnist(mnist_dir, tmp_path):
+def test_peak_memory_of_training_on_full_mnist(mnist_dir, tmp_path, all_cores):
     """The start from data, steps, a checkpoint and an evaluation: later steps need no more."""
     argv = [sys.executable, "-c", MEMORY, mnist_dir, tmp_path / "run"]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
