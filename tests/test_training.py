@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -85,14 +86,39 @@ def test_given_model_is_trained_in_place():
     model = TrainConfig(**TINY).build()
     history = run(model=model)
     assert history[-1]["held_out"] > 1300 and model.scaling.log_scale.abs().max() > 1
+    x = dequantise(load_pixels()[:1000])
+    assert (model.inverse(model(x)[0]) - x).abs().max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    """The folder of a run of six epochs that nothing disturbed, one for each setting of the average."""
+    folders = {}
+
+    def folder(average):
+        if average not in folders:
+            folders[average] = tmp_path_factory.mktemp("whole") / "run"
+            flags = ("--max_iter", 6, "--save_every", 1, "--average", average)
+            subprocess.run(command(folders[average], *flags), check=True, capture_output=True)
+        return folders[average]
+
+    return folder
+
+
+def assert_same_end(whole, broken):
+    ends = [json.loads((out / "history.json").read_text())["history"] for out in (whole, broken)]
+    assert len(ends[0]) == 6 and without_times(ends[0]) == without_times(ends[1])
+    for name in ("best.safetensors", "epoch_0006.safetensors"):
+        a, b = (load_model(out / name).state_dict() for out in (whole, broken))
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert not list(broken.glob("*.tmp"))
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("average", [0.0, 0.95])
-def test_killed_and_resumed_ends_on_the_same_numbers(tmp_path, signal_number, average):
+def test_killed_and_resumed_ends_on_the_same_numbers(tmp_path, never_killed, signal_number, average):
     flags = ("--max_iter", 6, "--save_every", 1, "--average", average)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(whole, *flags), check=True, capture_output=True)
+    broken = tmp_path / "broken"
     process = subprocess.Popen(command(broken, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(2):
         process.stdout.readline()
@@ -105,11 +131,23 @@ def test_killed_and_resumed_ends_on_the_same_numbers(tmp_path, signal_number, av
         state = torch.load(broken / "resume.pt", weights_only=True)["state"]
         assert 1 <= state["epoch"] < 6
     subprocess.run(command(broken, *flags, "--resume"), check=True, capture_output=True)
-    ends = [json.loads((out / "history.json").read_text())["history"] for out in (whole, broken)]
-    assert len(ends[0]) == 6 and without_times(ends[0]) == without_times(ends[1])
-    for name in ("best.safetensors", "epoch_0006.safetensors"):
-        a, b = (load_model(out / name).state_dict() for out in (whole, broken))
-        assert all(torch.equal(a[k], b[k]) for k in a)
+    assert_same_end(never_killed(average), broken)
+
+
+def test_killed_twice_at_random_moments(tmp_path, never_killed):
+    """Checkpoints two epochs apart: what was done since the last one is done again, to the same bits."""
+    out = tmp_path / "run"
+    flags = ("--max_iter", 6, "--save_every", 2, "--average", 0.95, "--resume")
+    delays = [random.uniform(0, 0.4) for _ in range(2)]
+    print("killed after", delays)  # pytest shows it where the test fails
+    for delay in delays:
+        process = subprocess.Popen(command(out, *flags), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+    subprocess.run(command(out, *flags), check=True, capture_output=True)
+    assert_same_end(never_killed(0.95), out)
 
 
 def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path):
@@ -165,6 +203,46 @@ def test_infinite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
     with pytest.raises(InputError, match=r"loss is nan in epoch 2 at step 1 of 45; the last good checkpoint is in"):
         run(tmp_path, max_iter=2, resume=True, **settings)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_weights_broken_by_the_last_step_are_in_no_file(tmp_path):
+    """One step an epoch: its loss is fine, the weights it leaves are not."""
+    with pytest.raises(
+        InputError, match=r"loss is nan on held-out images in epoch 1 after step 1; .*try a smaller --lr"
+    ):
+        run(tmp_path, batch_size=4500, lr=1e30, schedule="constant", clip=0.0, save_every=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_after_the_loss_broke_keeps_the_good_checkpoint(tmp_path):
+    steps = 0
+
+    def break_then_stop(module, *_):
+        nonlocal steps
+        steps += 1
+        if steps == 60:
+            module.scaling.log_scale.data[:] = torch.nan
+        if steps == 62:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model = TrainConfig(**TINY).build()
+    model.register_forward_hook(break_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, model=model, save_every=1)
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    assert saved["state"]["epoch"] == 1 and saved["state"]["step"] == 0
+    assert all(t.isfinite().all() for t in saved["model"].values())
+
+
+def test_settings_that_change_no_number_may_change(tmp_path):
+    run(tmp_path, max_iter=1)
+    assert run(tmp_path, max_iter=1, resume=True, sample_size=4, save_every=7, device="auto") == []
+
+
+def test_batch_that_does_not_split_over_the_processes(monkeypatch):
+    monkeypatch.setattr("nicelib.training._start_process", lambda config: (2, 0, torch.device("cpu")))
+    with pytest.raises(InputError, match="batch_size = 75; expected a multiple of the 2 processes"):
+        run(batch_size=75)
 
 
 def test_default_settings_are_the_notes():
@@ -256,8 +334,8 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
     assert torch.allclose(one["losses"], two["losses"], rtol=1e-3)
 
 
-def test_full_model_learns_on_full_mnist(mnist_dir):
-    """Some tens of steps of the real thing: the first thirty of the sprint."""
+def test_full_model_learns_on_full_mnist(mnist_dir, all_cores):
+    """Some tens of steps of the real thing: twenty of the sprint, at half its batch."""
     config = TrainConfig(**RECIPES["sprint"], device="cpu")
     pixels = load_pixels("mnist", "train", mnist_dir, download=False)
     model = config.build()
@@ -265,8 +343,8 @@ def test_full_model_learns_on_full_mnist(mnist_dir):
     initialise_from_data(model, dequantise(pixels[:10_000], generator))
     optimiser = make_optimiser(model, config)
     losses = []
-    for step in range(30):
-        x = dequantise(pixels[step * 200 : (step + 1) * 200], generator)
+    for step in range(20):
+        x = dequantise(pixels[step * 100 : (step + 1) * 100], generator)
         loss = -model.log_prob(x).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -277,3 +355,34 @@ def test_full_model_learns_on_full_mnist(mnist_dir):
     with torch.no_grad():
         x = dequantise(pixels[-1000:], generator)
         assert (model.inverse(model(x)[0]) - x).abs().max() < 1e-4
+
+
+# VmHWM, not ru_maxrss: the latter survives exec, so it would hold the peak of the process that started this one.
+MEMORY = r"""
+import os, pathlib, re, signal, sys
+from nicelib import TrainConfig, load_pixels, train
+from nicelib.evaluation import evaluate
+config = TrainConfig(device="cpu")
+model, steps = config.build(), []
+def stop(*_):
+    steps.append(1)
+    if len(steps) == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+hook = model.register_forward_hook(stop)
+try:
+    next(train(config, sys.argv[1], sys.argv[2], model=model))
+except KeyboardInterrupt:
+    hook.remove()
+evaluate(model, load_pixels("mnist", "validation", sys.argv[1])[:1000])
+print(len(steps), re.search(r'VmHWM:\s+(\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux gives it")
+def test_peak_memory_of_training_on_full_mnist(mnist_dir, tmp_path, all_cores):
+    """The start from data, steps, a checkpoint and an evaluation: later steps need no more."""
+    argv = [sys.executable, "-c", MEMORY, mnist_dir, tmp_path / "run"]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    (tmp_path / "run" / "resume.pt").unlink()
+    steps, kilobytes = map(int, done.stdout.split())
+    assert steps == 3 and kilobytes * 1024 < 1.5e9
