@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from nicelib.bijection import InputError
-from nicelib.checkpoints import make_folder, save_model, write_atomically
+from nicelib.checkpoints import checksum, make_folder, save_model, write_atomically
 from nicelib.coupling import ACTIVATIONS
 from nicelib.data import DATASETS, PROTOCOLS, dequantise, held_out_split, load_pixels
 from nicelib.evaluation import evaluate
@@ -286,6 +286,7 @@ def train(
             parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
             content = {name: part.state_dict() for name, part in parts.items() if part is not None}
             content |= {"config": dataclasses.asdict(config), "state": state, "losses": losses.cpu()}
+            content["sha256"] = _resume_checksum(content)
             write_atomically(out / "resume.pt", lambda temporary: torch.save(content, temporary))
 
     last_save = time.monotonic()
@@ -382,8 +383,19 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
         raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["sha256"] != _resume_checksum(saved):
+            raise ValueError("its checksum is wrong")
         before, now = dict(saved["config"]), dataclasses.asdict(config)
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         raise _damaged(path, error) from error
     free = {"device", "save_every", "sample_size"}  # these do not change the numbers
     changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
@@ -392,6 +404,13 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
             f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
         )
     return saved
+
+
+def _resume_checksum(content: dict) -> str:
+    parts = {f"{part}.{name}": t for part in ("model", "averaged") for name, t in content.get(part, {}).items()}
+    for index, moments in content["optimiser"]["state"].items():
+        parts |= {f"optimiser.{index}.{name}": t for name, t in moments.items()}
+    return checksum(parts | {"losses": content["losses"]})
 
 
 def _diverged(what: str, state: dict, out: Path | None) -> InputError:

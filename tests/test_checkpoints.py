@@ -233,3 +233,25 @@ def test_a_disk_that_fills_up_leaves_the_earlier_picture(tmp_path):
     picture.write_text("before")
     error = limited(1000, "sample", tmp_path / "model.safetensors", "--out", picture)
     assert "could not write" in error and picture.read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+
+
+def flip(path, tensor):
+    """Flip one bit inside the tensor's own bytes, wherever the file holds them."""
+    whole, inside = bytearray(path.read_bytes()), tensor.contiguous().numpy().tobytes()
+    place = whole.find(inside)
+    assert place > 0
+    whole[place + len(inside) // 2] ^= 4
+    path.write_bytes(whole)
+
+
+def test_a_flipped_bit_in_the_weights_is_refused(saved, small_model):
+    flip(saved, small_model.state_dict()["coupling_0.conditioner.0.weight"])
+    with pytest.raises(InputError, match="checksum is wrong"):
+        load_model(saved)
+
+
+def test_a_flipped_bit_in_a_resume_file_is_refused(tmp_path):
+    resume_from(tmp_path)
+    flip(tmp_path / "resume.pt", torch.load(tmp_path / "resume.pt", weights_only=True)["model"]["scaling.log_scale"])
+    with pytest.raises(InputError, match=r"resume.pt is not a resume file of nicelib, or is damaged"):
+        resume_from(tmp_path)
