@@ -383,6 +383,8 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
         raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(saved, dict):
+            raise TypeError("it does not hold a dictionary")
         if saved["sha256"] != _resume_checksum(saved):
             raise ValueError("its checksum is wrong")
         before, now = dict(saved["config"]), dataclasses.asdict(config)

@@ -13,7 +13,7 @@ import torch
 
 from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
 from nicelib.checkpoints import load_model
-from nicelib.training import lr_factor, make_optimiser, resolve_precision
+from nicelib.training import _resume_checksum, lr_factor, make_optimiser, resolve_precision
 
 TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2, "device": "cpu"}
 TIMED = ("images_per_s", "seconds")
@@ -198,6 +198,7 @@ def test_infinite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
     saved["config"]["max_iter"] = 2
     saved["model"]["scaling.log_scale"][:] = torch.nan
+    saved["sha256"] = _resume_checksum(saved)
     torch.save(saved, tmp_path / "resume.pt")
     before["resume.pt"] = (tmp_path / "resume.pt").read_bytes()
     with pytest.raises(InputError, match=r"loss is nan in epoch 2 at step 1 of 45; the last good checkpoint is in"):
