@@ -115,7 +115,7 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
         generator: source of u, on the pixels' device.
 
     Returns:
-        float32 (B, D) in [0, 1).
+        (B, D) in [0, 1), in torch's default dtype (float32).
 
     Raises:
         InputError: pixels of another dtype.

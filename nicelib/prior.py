@@ -30,7 +30,7 @@ class _Standard(Distribution):
         raise NotImplementedError
 
     def sample(self, sample_shape=(), generator: torch.Generator | None = None) -> Tensor:
-        """Draw float32 numbers of shape ``sample_shape``, on the generator's device (default: CPU)."""
+        """Draw numbers of shape ``sample_shape`` in torch's default dtype, on the generator's device (default: CPU)."""
         device = None if generator is None else generator.device
         with torch.no_grad():
             return self.icdf(torch.rand(torch.Size(sample_shape), generator=generator, device=device))

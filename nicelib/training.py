@@ -60,7 +60,7 @@ class TrainConfig:
     mid_dim: int = _option(1000, "units in a hidden layer")
     hidden: int = _option(5, "hidden layers in a conditioner")
     activation: str = _option("leaky_relu", "nonlinearity of the conditioners", tuple(ACTIVATIONS))
-    init: str = _option("data", "start of shifts and scales: from the data, or zero as in the paper", INITS)
+    init: str = _option("data", "start of shifts and scales: from the data, or zero as in the authors' code", INITS)
     schedule: str = _option(
         "one-cycle", "learning rate: up over a tenth of the run then down to 0, or constant", SCHEDULES
     )
@@ -226,9 +226,10 @@ def train(
     ``held_out_averaged`` (nats; the split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each
     epoch), ``lr``, ``images_per_s`` of the training steps and ``seconds`` of training since the run began.
 
-    With ``out`` the run writes ``resume.pt`` (at most once a minute, at the end, at an interrupt), ``best.safetensors``
-    (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every`` epochs and ``history.json``. Noise and order
-    depend on the seed and the step alone, so a run that was killed and resumed ends on the same numbers.
+    With ``out`` the run writes ``resume.pt`` (every ``save_every`` epochs, once a minute between, at the end, at an
+    interrupt), ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every`` epochs and
+    ``history.json``. Noise and order depend on the seed and the step alone, so a run that was killed and resumed ends
+    on the same numbers.
 
     Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes.
 
@@ -267,14 +268,14 @@ def train(
     averaged = None
     if config.average:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+    saved_parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
+    saved_parts = {name: part for name, part in saved_parts.items() if part is not None}
     losses = torch.zeros(steps, device=device)
     state = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
     if saved:
-        parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
         try:
-            for name, part in parts.items():
-                if part is not None:
-                    part.load_state_dict(saved[name])
+            for name, part in saved_parts.items():
+                part.load_state_dict(saved[name])
             state = {key: saved["state"][key] for key in state}
             losses.copy_(saved["losses"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -283,8 +284,7 @@ def train(
 
     def save_resume() -> None:
         if out and rank == 0:
-            parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
-            content = {name: part.state_dict() for name, part in parts.items() if part is not None}
+            content = {name: part.state_dict() for name, part in saved_parts.items()}
             content |= {"config": dataclasses.asdict(config), "state": state, "losses": losses.cpu()}
             content["sha256"] = _resume_checksum(content)
             write_atomically(out / "resume.pt", lambda temporary: torch.save(content, temporary))

@@ -31,11 +31,6 @@ def test_mean_and_standard_error(model):
     assert "500 images, 3 noise draws" in str(result)
 
 
-def test_uniform_model_has_zero_nats():
-    """A model whose density is 1 on [0, 1)^D would have 0 nats and 8 bits a dimension: the scale's anchor."""
-    assert bits_per_dim(0) == 8 and bits_per_dim(784 * math.log(256)) == pytest.approx(0)
-
-
 def test_bad_input(model):
     with pytest.raises(InputError, match="draws = 0"):
         evaluate(model, load_pixels("mnist-sample", "test"), draws=0)

@@ -44,7 +44,16 @@ def test_the_dead_half_gets_no_gradient():
     model.log_prob(torch.rand(50, 16)).sum().backward()
     dead = sum(int((p.grad == 0).sum()) for p in model.parameters())
     assert dead == 4 * (8 * 10 + 8 * (10 + 1))  # columns of the first layer, rows and biases of the last
-    assert 4 * (392 * 1000 + 392 * 1001) == 3_137_568
+
+
+def test_the_full_model_has_3137568_dead_parameters(full_model):
+    """Those of the linear layers' columns and rows that ``live`` leaves out."""
+    dead = 0
+    for layer in full_model.layers[:-1]:
+        first, last = layer.conditioner[0], layer.conditioner[-1]
+        dead += first.weight.numel() - first.weight[:, first.live].numel()
+        dead += last.weight.numel() - last.weight[last.live].numel() + last.bias.numel() - last.bias[last.live].numel()
+    assert dead == 3_137_568
 
 
 def test_masks_alternate():
