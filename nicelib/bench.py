@@ -87,7 +87,7 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10) -> Iterator[st
     products: dict[str, list[float]] = {name: [] for name in loops}
     for measured in range(rounds + 1):
         for name, (loop, precision) in loops.items():
-            with matmul_precision(precision):
+            with matmul_precision(precision, device):
                 rate, product = steps * BATCH / _seconds(loop, steps, device), _product_rate(device)
             if measured:
                 rates[name].append(rate)

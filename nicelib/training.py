@@ -29,7 +29,7 @@ from nicelib.evaluation import evaluate
 from nicelib.model import COUPLINGS, NICE
 from nicelib.prior import PRIORS
 
-PRECISIONS = ("auto", "highest", "high", "medium")
+PRECISIONS = ("auto", "highest", "high", "bf16")
 SCHEDULES = ("one-cycle", "constant")
 INITS = ("data", "zero")
 
@@ -67,11 +67,12 @@ class TrainConfig:
     scale_lr: float = _option(20.0, "learning rate of the scaling layer, as a multiple of lr")
     weight_decay: float = _option(0.0, "decoupled weight decay (AdamW) of the conditioners' matrices")
     clip: float = _option(200.0, "largest norm of the gradient of the mean nats an image; 0 = no clipping")
+    shift: float = _option(0.0, "share of the training images moved by up to one pixel each time they are drawn")
     eps: float = _option(1e-8, "Adam's epsilon")
     average: float = _option(0.0, "decay of an exponential average of the weights; 0 = none")
     protocol: str = _option("paper", "which images train (see nicelib.data)", PROTOCOLS)
     precision: str = _option(
-        "auto", "float32 matrix products in training, as torch.set_float32_matmul_precision has it", PRECISIONS
+        "auto", "matrix products in training: float32 (highest), TF32 on CUDA (high), bfloat16 (bf16)", PRECISIONS
     )
     device: str = _option("auto", "auto, cpu, cuda, cuda:1, ...")
     seed: int = _option(0, "seed of the weights, the order of the images and the noise")
@@ -93,6 +94,8 @@ class TrainConfig:
         for name in ("weight_decay", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} = {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.shift <= 1:
+            raise InputError(f"shift = {self.shift}; expected a share, 0 to 1")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed = {self.seed}; expected 0 to 2^32 - 1")
 
@@ -155,6 +158,35 @@ def initialise_from_data(model: NICE, x: Tensor) -> None:
     scaling.log_scale.copy_((model.prior.stddev.to(std) / x.std(0).clamp_min(1e-6)).log())
 
 
+def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Move a share of the images by -1, 0 or 1 pixel along each axis; what comes in at a border is black.
+
+    Integers stay integers, so that the dequantised image keeps its meaning. Not in the paper.
+
+    Args:
+        pixels: uint8 (B, side * side).
+        share: probability that an image is moved.
+        generator: on the pixels' device.
+
+    Returns:
+        uint8 (B, side * side).
+
+    >>> image = torch.eye(4, dtype=torch.uint8).view(1, 16)
+    >>> torch.equal(shift_images(image, 0.0), image)
+    True
+    """
+    side = math.isqrt(pixels.shape[1])
+    device = pixels.device
+    offset = torch.randint(0, 3, (len(pixels), 2), generator=generator, device=device)
+    moved = torch.rand(len(pixels), 1, generator=generator, device=device) < share
+    offset = torch.where(moved, offset, 1)
+    padded = torch.nn.functional.pad(pixels.view(-1, side, side), (1, 1, 1, 1))
+    index = torch.arange(side, device=device)
+    rows, columns = offset[:, :1] + index, offset[:, 1:] + index
+    image = torch.arange(len(pixels), device=device)[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None, :]].view(len(pixels), -1)
+
+
 def resolve_device(name: str) -> torch.device:
     """``"auto"``: CUDA where there is one, else the CPU; InputError for a device that is not there."""
     if name == "auto":
@@ -173,16 +205,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``"auto"``: TF32 on CUDA, bfloat16 products on CPUs with matrix units for them (AMX), else full float32.
+    """``"auto"``: TF32 on CUDA, bfloat16 products on CPUs with instructions for them, else full float32.
 
-    Weights, gradients, Adam and every evaluation stay in float32.
+    Weights, gradients, Adam, the log-likelihood's sums and every evaluation stay in float32.
     """
     if name != "auto":
         return name
     if device.type == "cuda":
         return "high"
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only
-    return "medium" if capabilities.get("amx_bf16") else "highest"
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "highest"
 
 
 def make_optimiser(model: NICE, config: TrainConfig) -> torch.optim.AdamW:
@@ -297,16 +329,18 @@ def train(
         bar = tqdm(
             total=steps, initial=first_step, desc=f"epoch {epoch}", leave=False, disable=not progress or rank > 0
         )
-        with matmul_precision(config.precision), _deferred_interrupt() as interrupted, bar:
+        with _deferred_interrupt() as interrupted, bar:
             for step in range(first_step, steps):
                 batch = order[step * config.batch_size : (step + 1) * config.batch_size]
                 # Seeding by the step, not drawing on from the last one, is what makes every resume exact.
                 generator.manual_seed(config.seed * 2**31 + (epoch - 1) * steps + step)
-                x = dequantise(pixels[batch], generator).tensor_split(world)[rank]
-                z, log_det = forward(x)
-                loss = -(model.prior.log_prob(z).sum(-1) + log_det).mean()
+                images = shift_images(pixels[batch], config.shift, generator) if config.shift else pixels[batch]
+                x = dequantise(images, generator).tensor_split(world)[rank]
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                with matmul_precision(config.precision, device):
+                    z, log_det = forward(x)
+                    loss = -(model.prior.log_prob(z).sum(-1) + log_det).mean()
+                    loss.backward()
                 if config.clip:
                     clip_grad_norm_(model.parameters(), config.clip, foreach=True)
                 optimiser.step()
@@ -431,12 +465,13 @@ def _synchronise(device: torch.device) -> None:
 
 
 @contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Set float32 matrix products to ``"highest"``, ``"high"`` or ``"medium"`` within a ``with`` block."""
+def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Matrix products within a ``with`` block: ``"highest"`` (float32), ``"high"`` (TF32) or ``"bf16"`` (autocast)."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
+    torch.set_float32_matmul_precision("high" if precision == "high" else "highest")
     try:
-        yield
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -13,7 +13,7 @@ import torch
 
 from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
 from nicelib.checkpoints import load_model
-from nicelib.training import _resume_checksum, lr_factor, make_optimiser, resolve_precision
+from nicelib.training import _resume_checksum, lr_factor, make_optimiser, resolve_precision, shift_images
 
 TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2, "device": "cpu"}
 TIMED = ("images_per_s", "seconds")
@@ -292,10 +292,10 @@ def test_trains_on_a_gpu():
 
 def test_precision():
     assert resolve_precision("auto", torch.device("cuda")) == "high"
-    assert resolve_precision("auto", torch.device("cpu")) in ("highest", "medium")
+    assert resolve_precision("auto", torch.device("cpu")) in ("highest", "bf16")
     assert resolve_precision("high", torch.device("cpu")) == "high"
     before = torch.get_float32_matmul_precision()
-    run(max_iter=1, precision="medium")
+    run(max_iter=1, precision="bf16")
     assert torch.get_float32_matmul_precision() == before
 
 
@@ -387,3 +387,14 @@ def test_peak_memory_of_training_on_full_mnist(mnist_dir, tmp_path, all_cores):
     (tmp_path / "run" / "resume.pt").unlink()
     steps, kilobytes = map(int, done.stdout.split())
     assert steps == 3 and kilobytes * 1024 < 1.5e9
+
+
+def test_shifted_images_move_by_at_most_one_pixel_and_stay_integers():
+    image = torch.zeros(28, 28, dtype=torch.uint8)
+    image[10, 20], image[0, 5] = 200, 100
+    shifted = shift_images(image.view(1, 784).repeat(400, 1), 0.5, torch.Generator().manual_seed(0)).view(-1, 28, 28)
+    places = {tuple((row == 200).nonzero()[0].tolist()) for row in shifted}
+    assert places == {(y, x) for y in (9, 10, 11) for x in (19, 20, 21)}
+    unmoved = (shifted == image).all((1, 2)).float().mean()
+    assert abs(unmoved - (0.5 + 0.5 / 9)) < 0.08
+    assert not shifted[:, 27].any()  # what left at the top did not come in at the bottom
