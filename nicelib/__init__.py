@@ -5,6 +5,7 @@ from nicelib.coupling import AdditiveCoupling, AffineCoupling, make_conditioner
 from nicelib.data import bits_per_dim, dequantise, load_digits, load_pixels, quantise
 from nicelib.masks import checkerboard_mask, half_mask, parity_mask
 from nicelib.model import NICE
+from nicelib.pretrained import load_pretrained
 from nicelib.prior import StandardLogistic, StandardNormal
 from nicelib.scaling import Scaling
 from nicelib.training import RECIPES, TrainConfig, initialise_from_data, train
@@ -27,6 +28,7 @@ __all__ = [
     "initialise_from_data",
     "load_digits",
     "load_pixels",
+    "load_pretrained",
     "make_conditioner",
     "parity_mask",
     "quantise",

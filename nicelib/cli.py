@@ -12,6 +12,7 @@ import torch
 
 from nicelib.bijection import InputError
 from nicelib.data import DATASETS, PROTOCOLS, SPLITS, held_out_split, load_pixels
+from nicelib.pretrained import WEIGHTS
 from nicelib.training import RECIPES, TrainConfig, resolve_device, train
 
 
@@ -102,7 +103,12 @@ def _seed(text: str) -> int:
 
 
 def _add_weights(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("weights", help="a .safetensors file that nicelib train wrote")
+    sub.add_argument(
+        "weights",
+        nargs="?",
+        default=WEIGHTS,
+        help="a .safetensors file that nicelib train wrote (default: the shipped)",
+    )
 
 
 def _train(args: argparse.Namespace) -> None:
