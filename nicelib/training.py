@@ -128,7 +128,7 @@ RECIPES: dict[str, dict] = {
         "clip": 0.0,
     },
     "sample": {"dataset": "mnist-sample", "batch_size": 50, "max_iter": 5, "lr": 2e-3},
-    "sprint": {"max_iter": 3, "lr": 2e-3},
+    "sprint": {"max_iter": 3, "lr": 3e-3},
 }
 
 
