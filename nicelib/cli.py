@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise (default: 0)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     sub.add_argument("--data-dir", help="data folder (default: NICE_DATA_DIR, else data)")
+    sub.add_argument("--per-image", metavar="FILE", help="also write the nats of each image to a .safetensors file")
 
     sub = command(_sample, "sample", "Draw images from a model into a PNG grid.")
     _add_weights(sub)
@@ -159,12 +160,18 @@ def _finish(config: TrainConfig, out: Path) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from nicelib.checkpoints import load_model
+    from safetensors.torch import save_file
+
+    from nicelib.checkpoints import load_model, write_atomically
     from nicelib.evaluation import evaluate
 
     model = load_model(args.weights).to(resolve_device(args.device))
     pixels = load_pixels(args.dataset, args.split, args.data_dir, protocol=args.protocol)
-    print(f"{args.dataset} {args.split}: {evaluate(model, pixels, args.draws, args.seed)}")
+    result = evaluate(model, pixels, args.draws, args.seed)
+    print(f"{args.dataset} {args.split}: {result}")
+    if args.per_image:
+        write_atomically(args.per_image, lambda path: save_file({"nats": result.per_image.float()}, path))
+        print(f"wrote {args.per_image}")
 
 
 def _sample(args: argparse.Namespace) -> None:

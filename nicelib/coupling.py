@@ -184,14 +184,14 @@ class AffineCoupling(_Coupling):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) -> y (B, D), log_det (B,) in nats."""
-        shift, log_scale = self._shift_and_log_scale(x)
+        shift, log_scale = self.shift_and_log_scale(x)
         return torch.where(self.mask, x, x * log_scale.exp() + shift), log_scale.sum(-1)
 
     def inverse(self, y: Tensor) -> Tensor:
         """y (B, D) -> x (B, D)."""
-        shift, log_scale = self._shift_and_log_scale(y)
+        shift, log_scale = self.shift_and_log_scale(y)
         return torch.where(self.mask, y, (y - shift) * (-log_scale).exp())
 
-    def _shift_and_log_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def shift_and_log_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = self._condition(x, 2 * self.dim).chunk(2, dim=-1)
         return self.unit * shift, torch.where(self.mask, 0, self.bound * raw.tanh())
