@@ -320,7 +320,7 @@ class Spectrum(Tab):
         kept = figure.add_axes((0.01, 0.55, 0.98, 0.16))
         _show(kept, back[:-2], self.side, 10, f"what {k} of {len(spread)} dimensions explain")
         curve = figure.add_axes((0.08, 0.11, 0.36, 0.31))
-        curve.semilogy(spread.cpu(), color=BLUE)
+        curve.semilogy(spread.cpu().numpy(), color=BLUE)
         curve.axvspan(0, k, color=BLUE, alpha=0.12, lw=0)
         curve.plot(rank, spread[rank].item(), "o", color=ORANGE)
         curve.set(xlabel="dimension, sorted (shaded: kept)", title="spectrum, 1 / exp(s)")
@@ -329,7 +329,7 @@ class Spectrum(Tab):
         _show(figure.add_axes((0.65, 0.03, 0.15, 0.36)), back[-1:], self.side, 1, f"z = {value:.1f}")
         moved = figure.add_axes((0.82, 0.03, 0.15, 0.36))
         most = max(change.abs().max().item(), 1e-6)
-        moved.imshow(change, cmap="PuOr", vmin=-most, vmax=most)
+        moved.imshow(change.numpy(), cmap="PuOr", vmin=-most, vmax=most)
         moved.set_axis_off()
         moved.set_title("change", fontsize=10)
         row, column = divmod(order[rank].item(), self.side)
@@ -415,13 +415,15 @@ class Likelihood(Tab):
         figure = Figure(figsize=(9, 4.6), layout="none")
         _show(figure.add_axes((0.01, 0.55, 0.19, 0.37)), pixels, self.side, 1, "what the model sees")
         surprise = figure.add_axes((0.24, 0.55, 0.19, 0.37))
-        shown = surprise.imshow(by_pixel.view(self.side, self.side), cmap="viridis", vmin=-6, vmax=math.log(256))
+        shown = surprise.imshow(
+            by_pixel.view(self.side, self.side).numpy(), cmap="viridis", vmin=-6, vmax=math.log(256)
+        )
         surprise.set_axis_off()
         surprise.set_title("nats a pixel gives", fontsize=10)
         figure.colorbar(shown, cax=figure.add_axes((0.44, 0.56, 0.012, 0.35)), extend="min")
         codes = figure.add_axes((0.57, 0.59, 0.41, 0.33))
         edges = torch.linspace(-10, 10, 41)
-        codes.hist(z.clamp(-10, 10), edges.numpy(), density=True, color=BLUE, alpha=0.5, label="its code z")
+        codes.hist(z.clamp(-10, 10).numpy(), edges.numpy(), density=True, color=BLUE, alpha=0.5, label="its code z")
         codes.plot(
             edges,
             self.model.prior.log_prob(edges).exp(),
@@ -433,13 +435,15 @@ class Likelihood(Tab):
         others = figure.add_axes((0.07, 0.11, 0.91, 0.27))
         low, high = digits.quantile(0.01).item() - 200, digits.max().item() + 200
         bins = torch.linspace(low, high, 60).numpy()
-        others.hist(digits, bins, density=True, color=GREY, alpha=0.5, label=f"{len(digits)} held-out digits")
+        others.hist(digits.numpy(), bins, density=True, color=GREY, alpha=0.5, label=f"{len(digits)} held-out digits")
         if self.explorer.test_nats is not None:
             density = torch.histogram(
                 self.explorer.test_nats.clamp(low, high), torch.from_numpy(bins), density=True
             ).hist
             middle = (bins[1:] + bins[:-1]) / 2
-            others.plot(middle, density, color=BLUE, lw=1.5, label=f"{len(self.explorer.test_nats):,} of MNIST test")
+            others.plot(
+                middle, density.numpy(), color=BLUE, lw=1.5, label=f"{len(self.explorer.test_nats):,} of MNIST test"
+            )
         inside = min(max(nats, low), high)
         label = "this image" if inside == nats else f"this image, far outside: {nats:,.0f}"
         others.axvline(inside, color=RED, lw=2, label=label)
@@ -572,7 +576,7 @@ class Inpainting(Tab):
             f"{self.tries} tries, after {len(nats) - 1} steps",
         )
         curve = figure.add_axes((0.12, 0.12, 0.86, 0.32))
-        curve.plot(curves, color=BLUE, lw=1, alpha=0.7)
+        curve.plot(curves.numpy(), color=BLUE, lw=1, alpha=0.7)
         curve.axhline(goal, color=GREY, ls="--", lw=1.5, label="the real digit")
         curve.set_yscale("symlog", linthresh=2000, linscale=1.5)
         ticks = (-100_000, -10_000, 0, 1000, 2000)

@@ -1,0 +1,90 @@
+"""Hidden parts and the two rules (paper, section 5.2)."""
+
+import pytest
+import torch
+from conftest import randomise
+
+from nicelib import NICE, InputError
+from nicelib.inpainting import PARTS, RULES, hidden_part, inpaint
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model():
+    return randomise(NICE(dim=16, mid_dim=16, hidden=2))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_hidden_part(part):
+    hidden = hidden_part(part, 8, torch.Generator().manual_seed(0)).view(8, 8)
+    share = {"centre": 0.25}.get(part, 0.5)
+    assert hidden.dtype == torch.bool
+    assert abs(hidden.float().mean() - share) < (0.2 if part == "random" else 1e-6)
+    corners = {
+        "top": (1, 1, 0, 0),
+        "bottom": (0, 0, 1, 1),
+        "left": (1, 0, 1, 0),
+        "right": (0, 1, 0, 1),
+        "centre": (0,) * 4,
+    }
+    if part in corners:
+        assert tuple(hidden[[0, 0, 7, 7], [0, 7, 0, 7]].int().tolist()) == corners[part]
+        assert hidden[3, 3] == (part in ("top", "left", "centre"))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_visible_pixels_stay_and_hidden_ones_stay_inside(rule, model, images):
+    hidden = hidden_part("left", 4)
+    states = list(inpaint(model, images, hidden, rule, 20, torch.Generator().manual_seed(0)))
+    assert len(states) == 21
+    for x, nats in states:
+        assert torch.equal(x[:, ~hidden], images[:, ~hidden])
+        assert (x >= 0).all() and (x < 1).all()
+        assert torch.allclose(nats, model.log_prob(x).detach(), atol=1e-4) and not nats.requires_grad
+    assert not torch.equal(states[0][0], states[-1][0])
+
+
+def test_preconditioned_rule_climbs(model, images):
+    nats = [nats for _, nats in inpaint(model, images, hidden_part("top", 4), steps=100)]
+    assert (nats[-1] > nats[0]).all()
+
+
+def test_the_papers_rule_is_the_papers(images):
+    """One step by hand: x + 10 / 100 (gradient + noise), clipped, on a density whose gradient is known."""
+    model = NICE(dim=16, mid_dim=4, hidden=1, latent="normal")  # the identity at its start: log p = -x^2 / 2
+    hidden = hidden_part("top", 4)
+    (start, _), (after, _) = inpaint(model, images, hidden, "paper", 1, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    assert torch.equal(start[:, hidden], torch.rand(images.shape, generator=generator)[:, hidden])
+    noise = torch.randn(images.shape, generator=generator)
+    expected = (start + 0.1 * (-start + noise)).clamp(0, 1 - torch.finfo(torch.float32).eps)
+    assert torch.allclose(after[:, hidden], expected[:, hidden], atol=1e-6)
+
+
+def test_the_same_under_no_grad(model, images):
+    with torch.no_grad():
+        *_, (quiet, _) = inpaint(
+            model, images, hidden_part("top", 4), steps=3, generator=torch.Generator().manual_seed(0)
+        )
+    *_, (usual, _) = inpaint(model, images, hidden_part("top", 4), steps=3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(quiet, usual)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rule": "newton"}, "rule = 'newton'; expected one of preconditioned, paper"),
+        ({"steps": 0}, "steps = 0; expected 1 or more"),
+        ({"hidden": torch.ones(4, dtype=torch.bool)}, r"hidden of shape \(4,\).*expected bool \(16,\) or \(3, 16\)"),
+        ({"hidden": torch.ones(16)}, "dtype torch.float32; expected bool"),
+    ],
+)
+def test_bad_input(change, message, model, images):
+    with pytest.raises(InputError, match=message):
+        next(inpaint(model, images, **({"hidden": hidden_part("top", 4)} | change)))
+    with pytest.raises(InputError, match="part = 'middle'; expected one of top"):
+        hidden_part("middle")
