@@ -135,8 +135,8 @@ class Tab(widgets.VBox):
             if isinstance(control, DescriptionWidget):
                 _lay_out(control)
             control.observe(lambda change: self.request(), "value")
-        left = widgets.VBox([*controls.values(), *extra])
-        super().__init__([widgets.HTML(f"<p>{self.look_for}</p>"), left, self.text, self.picture])
+        rows = widgets.HBox([*controls.values(), *extra], layout={"flex_flow": "row wrap"})
+        super().__init__([widgets.HTML(f"<p>{self.look_for}</p>"), rows, self.text, self.picture])
 
     def draw(self, **values: object) -> tuple[bytes, str]:
         """The values of the controls -> a PNG and a line of HTML. Runs in the background, without gradients."""
@@ -471,9 +471,7 @@ class Inpainting(Tab):
         controls = {
             "digit": widgets.IntSlider(last // 25, 0, last, description="digit (number)"),
             "part": widgets.Dropdown(options=PARTS, value="top", description="hidden part"),
-            "rule": widgets.ToggleButtons(
-                options=RULES, description="rule", tooltips=["fits each pixel", "section 5.2"]
-            ),
+            "rule": widgets.Dropdown(options=RULES, description="rule"),
             "steps": widgets.IntSlider(200, 50, 3000, step=50, description="steps"),
             "seed": widgets.BoundedIntText(0, 0, 2**31 - 1, description="seed"),
         }
@@ -608,7 +606,7 @@ def nats_per_pixel(model: NICE, x: Tensor) -> Tensor:
 
 
 def _lay_out(control: DescriptionWidget) -> None:
-    control.style.description_width, control.layout.width = "170px", "470px"
+    control.style.description_width, control.layout.width = "150px", "390px"
 
 
 def _show(ax, images: Tensor, side: int, columns: int, title: str, column: float | None = None) -> None:

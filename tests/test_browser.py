@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -39,6 +40,8 @@ def start_server(command, url, folder):
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return process
+        except urllib.error.HTTPError:  # it answers
+            return process
         except OSError:
             time.sleep(0.25)
             if process.poll() is not None:
