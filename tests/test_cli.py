@@ -7,6 +7,7 @@ from urllib.error import URLError
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from nicelib import NICE
 from nicelib.checkpoints import save_model
@@ -45,6 +46,15 @@ def test_train_prints_rising_nats_and_writes_pictures(tmp_path, capsys):
     for name in ("samples.png", "curve.png"):
         assert Image.open(out / name).convert("L").getextrema()[0] < Image.open(out / name).convert("L").getextrema()[1]
     assert Image.open(out / "samples.png").size == (484, 484)  # 8 x 8 images
+
+
+def test_evaluate_writes_the_nats_of_each_image(trained, tmp_path, capsys):
+    path = tmp_path / "nats.safetensors"
+    status, text, _ = call(capsys, "evaluate", trained / "best.safetensors", "--draws", 2, "--per-image", path)
+    nats = load_file(path)["nats"]
+    assert status == 0 and nats.shape == (500,)
+    assert abs(nats.mean().item() - float(re.search(r"test: (-?[\d.]+) ", text)[1])) < 0.01
+    assert "could not write" in call(capsys, "evaluate", trained / "best.safetensors", "--per-image", tmp_path)[2]
 
 
 def test_the_notes_thirteen_flags_in_both_spellings(tmp_path, capsys):
