@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import random
 import signal
@@ -46,6 +47,22 @@ def test_initialise_from_data(latent):
     assert sum(p.numel() for p in model.parameters()) == count
     assert torch.allclose(model.layers[0].unit, x.std(0))
     assert (model.inverse(z) - x).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("latent", ["logistic", "normal"])
+def test_fitted_scales_are_where_the_data_are_likeliest(latent):
+    x = dequantise(load_pixels(), torch.Generator().manual_seed(0))
+    model = NICE(mid_dim=20, hidden=1, latent=latent)
+    initialise_from_data(model, x)
+    by_variance = model.log_prob(x).mean()
+    initialise_from_data(fitted := NICE(mid_dim=20, hidden=1, latent=latent), x, fit=True)
+    assert fitted.log_prob(x).mean() >= by_variance + (
+        100 if latent == "logistic" else 0
+    )  # a Gaussian's best is its std
+    z, _ = fitted(x)
+    for step in (-0.25, 0.25):  # no neighbour on the grid is better, in any dimension
+        moved = fitted.prior.log_prob(z * math.exp(step)) + step
+        assert (moved.mean(0) <= fitted.prior.log_prob(z).mean(0) + 1e-4).all()
 
 
 def test_conditioners_read_centred_inputs():
@@ -313,6 +330,9 @@ def test_one_cycle():
     factors = [lr_factor(s, 1000, "one-cycle") for s in range(1001)]
     assert factors.index(max(factors)) == 100 and max(factors) == 1 and factors[1000] < 1e-6
     assert lr_factor(77, 1000, "constant") == 1
+    line = torch.tensor([lr_factor(s, 1000, "linear") for s in range(1001)])
+    assert line.argmax() == 100 and line.max() == 1 and line[1000] == 0
+    assert torch.allclose(line[100:].diff(), torch.tensor(-1 / 900), atol=1e-6)
 
 
 def test_two_processes_give_the_losses_of_one(tmp_path):
