@@ -15,7 +15,6 @@ from nicelib.data import dequantise, load_pixels
 from nicelib.masks import parity_mask
 from nicelib.training import TrainConfig, initialise_from_data, make_optimiser, matmul_precision, resolve_precision
 
-BATCH = 200
 FLOPS_PER_IMAGE = 3 * 38_272_000  # forward, and twice that backward
 
 
@@ -60,8 +59,8 @@ class _Images(Dataset):
         return self.transform(Image.fromarray(self.pixels[index]))
 
 
-def bench(device: torch.device, rounds: int = 5, steps: int = 10) -> Iterator[str]:
-    """Time both loops in turn, ``rounds`` times ``steps`` steps of 200 images; yields lines of text.
+def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: int = 200) -> Iterator[str]:
+    """Time both loops in turn, ``rounds`` times ``steps`` steps of ``batch_size`` images; yields lines of text.
 
     The images are the embedded sample's; both loops get the same. The first alternation warms up and is not counted.
 
@@ -69,31 +68,34 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10) -> Iterator[st
         device: where to run.
         rounds: alternations that count.
         steps: steps timed at a time.
+        batch_size: images a step.
 
     Raises:
-        InputError: a non-positive ``rounds`` or ``steps``.
+        InputError: a non-positive ``rounds``, ``steps`` or ``batch_size``, or a batch larger than the sample.
     """
     if rounds < 1 or steps < 1:
         raise InputError(f"rounds = {rounds}, steps = {steps}; expected 1 or more of both")
     pixels = load_pixels("mnist-sample", "train")
+    if not 1 <= batch_size <= len(pixels):
+        raise InputError(f"batch_size = {batch_size}; expected 1 to {len(pixels)}, the images of mnist-sample")
     default = resolve_precision("auto", device)
     loops = {
-        "plain masked loop, ToTensor DataLoader, Adam, float32": (_plain_loop(pixels, device), "highest"),
-        "nicelib, float32": (_nicelib_loop(pixels, device), "highest"),
+        "plain masked loop, ToTensor DataLoader, Adam, float32": (_plain_loop(pixels, device, batch_size), "highest"),
+        "nicelib, float32": (_nicelib_loop(pixels, device, batch_size), "highest"),
     }
     if default != "highest":
-        loops[f"nicelib, its default here (precision {default})"] = (_nicelib_loop(pixels, device), default)
+        loops[f"nicelib, its default here (precision {default})"] = (_nicelib_loop(pixels, device, batch_size), default)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     products: dict[str, list[float]] = {name: [] for name in loops}
     for measured in range(rounds + 1):
         for name, (loop, precision) in loops.items():
             with matmul_precision(precision, device):
-                rate, product = steps * BATCH / _seconds(loop, steps, device), _product_rate(device)
+                rate, product = steps * batch_size / _seconds(loop, steps, device), _product_rate(device)
             if measured:
                 rates[name].append(rate)
                 products[name].append(product)
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    yield f"{machine}, torch {torch.__version__}, batch {BATCH}, median of {rounds} alternating rounds of {steps} steps"
+    yield f"{machine}, torch {torch.__version__}, batch {batch_size}, median of {rounds} alternating rounds of {steps} steps"
     plain = next(iter(rates.values()))
     for name, values in rates.items():
         yield f"{name}: {statistics.median(values):.0f} images/s ({min(values):.0f} to {max(values):.0f})"
@@ -108,10 +110,10 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10) -> Iterator[st
         )
 
 
-def _plain_loop(pixels: Tensor, device: torch.device) -> Callable[[], None]:
+def _plain_loop(pixels: Tensor, device: torch.device, batch_size: int) -> Callable[[], None]:
     model = PlainNICE().to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
-    loader = DataLoader(_Images(pixels), batch_size=BATCH, shuffle=True, drop_last=True)
+    loader = DataLoader(_Images(pixels), batch_size=batch_size, shuffle=True, drop_last=True)
     batches = iter(())
 
     def step() -> None:
@@ -120,7 +122,7 @@ def _plain_loop(pixels: Tensor, device: torch.device) -> Callable[[], None]:
         if images is None:
             batches = iter(loader)
             images = next(batches)
-        x = images.to(device).view(BATCH, 784)
+        x = images.to(device).view(batch_size, 784)
         x = (x * 255 + torch.rand_like(x)) / 256
         loss = -model.log_prob(x).mean()
         optimiser.zero_grad()
@@ -130,14 +132,14 @@ def _plain_loop(pixels: Tensor, device: torch.device) -> Callable[[], None]:
     return step
 
 
-def _nicelib_loop(pixels: Tensor, device: torch.device) -> Callable[[], None]:
+def _nicelib_loop(pixels: Tensor, device: torch.device, batch_size: int) -> Callable[[], None]:
     config = TrainConfig(lr=1e-4)
     pixels, model = pixels.to(device), config.build().to(device)
     initialise_from_data(model, dequantise(pixels))
     optimiser = make_optimiser(model, config)
 
     def step() -> None:
-        x = dequantise(pixels[torch.randint(len(pixels), (BATCH,), device=device)])
+        x = dequantise(pixels[torch.randint(len(pixels), (batch_size,), device=device)])
         loss = -model.log_prob(x).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(_bench, "bench", "Speed of a training step beside the plain masked loop, on this machine.")
     sub.add_argument("--rounds", type=int, default=5, help="alternations of the two (default: 5)")
     sub.add_argument("--steps", type=int, default=10, help="steps timed at a time (default: 10)")
+    sub.add_argument("--batch-size", type=int, default=200, help="images a step")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     return parser
 
@@ -198,5 +199,5 @@ def _summary(args: argparse.Namespace) -> None:
 def _bench(args: argparse.Namespace) -> None:
     from nicelib.bench import bench
 
-    for line in bench(resolve_device(args.device), args.rounds, args.steps):
+    for line in bench(resolve_device(args.device), args.rounds, args.steps, args.batch_size):
         print(line, flush=True)

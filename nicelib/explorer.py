@@ -68,9 +68,9 @@ class SampleExplorer(widgets.VBox):
         self.inpainting = Inpainting(self)
         self.tabs = (self.sample, self.code_space, self.spectrum, self.likelihood, self.inpainting)
         self._tab_bar = widgets.Tab(self.tabs, titles=[tab.title for tab in self.tabs], selected_index=0)
-        self._tab_bar.observe(lambda change: self.tabs[change["new"]].request(), "selected_index")
+        self._tab_bar.observe(lambda change: self._open(self.tabs[change["new"]]), "selected_index")
         super().__init__([self._tab_bar])
-        self.sample.request()
+        self._open(self.sample)
 
     def noisy(self, pixels: Tensor) -> Tensor:
         """Dequantised pixels in the model's dtype, on its device; the same noise every time."""
@@ -80,6 +80,10 @@ class SampleExplorer(widgets.VBox):
     def settle(self) -> None:
         """Wait until everything asked for is drawn."""
         self.worker.settle()
+
+    def _open(self, tab: "Tab") -> None:
+        if not tab.drawn:  # else its picture is there, and a run of inpainting goes on
+            tab.request()
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -204,15 +208,18 @@ class Sample(Tab):
         seed.value = (seed.value + 1) % (seed.max + 1)
 
     def save(self) -> None:
-        """Write the picture to the current folder; the line of text says where, or why not."""
-        values = {name: control.value for name, control in self.controls.items()}
-        path = Path(f"nice_samples_seed{values['seed']}_t{values['temperature']:.2f}.png").absolute()
-        self.explorer.settle()
-        try:
-            write_atomically(path, lambda temporary: temporary.write_bytes(self.picture.value))
-            self.text.value = f"saved {html.escape(str(path))}"
-        except InputError as error:
-            self.text.value = f"<b>{html.escape(str(error))}</b>"
+        """Write the picture to the current folder, once it is drawn; the line of text says where, or why not."""
+        seed, temperature = self.controls["seed"].value, self.controls["temperature"].value
+        path = Path(f"nice_samples_seed{seed}_t{temperature:.2f}.png").absolute()
+
+        def write() -> None:
+            try:
+                write_atomically(path, lambda temporary: temporary.write_bytes(self.picture.value))
+                self.text.value = f"saved {html.escape(str(path))}"
+            except InputError as error:
+                self.text.value = f"<b>{html.escape(str(error))}</b>"
+
+        self.explorer.worker.submit("save", write)
 
     def draw(self, seed: int, number: int, temperature: float) -> tuple[bytes, str]:
         x = self.model.sample(number, temperature, torch.Generator().manual_seed(seed))

@@ -161,7 +161,11 @@ def play(explorer):
     explorer.button("Save as PNG").click()
     explorer.page.get_by_text("saved ").wait_for()
 
-    explorer.open_tab("Code space")
+    explorer.page.get_by_role("tab", name="Sample", exact=True).focus()  # by keyboard alone
+    explorer.page.keyboard.press("ArrowRight")
+    explorer.page.keyboard.press("Enter")
+    explorer.slider("t, from a (0) to b (1)").wait_for()
+    explorer.settle()
     explorer.changes(lambda: explorer.press("t, from a (0) to b (1)", "ArrowRight", 5))
     explorer.changes(lambda: explorer.press("digit b (number)", "ArrowLeft"))
 
@@ -223,11 +227,12 @@ def test_explorer_in_jupyterlab(theme, browser, tmp_path):
         page = browser.new_page(viewport={"width": 1400, "height": 1100})
         explorer = Explorer(page)
         page.goto(f"{url}/lab/tree/{NOTEBOOK.name}?token=test")
-        page.locator(".jp-CodeCell").first.wait_for(timeout=60_000)
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
+        page.locator(".jp-CodeCell").first.wait_for(timeout=120_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=120_000)
+        page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)  # else "Run All Cells" finds no kernel
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        explorer.image.wait_for(timeout=60_000)
+        explorer.image.wait_for(timeout=180_000)
         prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
         page.wait_for_function(
             """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]

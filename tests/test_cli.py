@@ -99,7 +99,7 @@ def test_summary(capsys):
 
 
 def test_bench(capsys, all_cores):
-    status, text, _ = call(capsys, "bench", "--rounds", 1, "--steps", 1, "--device", "cpu")
+    status, text, _ = call(capsys, "bench", "--rounds", 1, "--steps", 1, "--batch-size", 50, "--device", "cpu")
     assert status == 0 and re.search(r"ratio to the plain loop: \d", text) and "GFLOP/s" in text
 
 
@@ -173,6 +173,7 @@ def test_bad_numbers(trained, tmp_path, capsys):
     assert "toaster" in refuse(capsys, "evaluate", weights, "--device", "toaster")
     assert not list(tmp_path.iterdir())
     assert "rounds = 0" in refuse(capsys, "bench", "--rounds", 0)
+    assert "batch_size = 0" in refuse(capsys, "bench", "--batch-size", 0)
 
 
 def test_weights_of_another_size(tmp_path, capsys):

@@ -33,8 +33,10 @@ def drawn(tab):
 
 
 @pytest.mark.parametrize("options", [{}, {"coup_type": "affine", "latent": "normal"}], ids=["additive", "affine"])
-def test_every_tab_draws_a_picture(options):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_tab_draws_a_picture(options, dtype):
     explorer = make_explorer(**options)
+    explorer.model.to(dtype)
     for tab in explorer.tabs:
         picture = Image.open(io.BytesIO(tab.show().data)).convert("L")
         assert picture.width > 100 and len(set(picture.tobytes())) > 10
@@ -107,11 +109,13 @@ def test_save_as_png(explorer, tmp_path, monkeypatch):
     tab = explorer.sample
     tab.show(seed=3, number=7, temperature=0.5)
     tab.save_button.click()
+    explorer.settle()
     path = tmp_path / "nice_samples_seed3_t0.50.png"
     assert path.read_bytes() == tab.picture.value and str(path) in tab.text.value
     (tmp_path / "nice_samples_seed4_t0.50.png").mkdir()  # cannot be written over
     tab.show(seed=4)
     tab.save_button.click()
+    explorer.settle()
     assert "could not write" in tab.text.value and len(list(tmp_path.iterdir())) == 2
 
 
@@ -199,13 +203,18 @@ def test_inpainting_stops_when_told_and_when_told_twice(explorer):
     assert "step 50 of 50" in tab.text.value
 
 
-def test_other_tabs_answer_while_inpainting_runs(explorer):
+def test_other_tabs_answer_while_inpainting_runs(explorer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tab = explorer.inpainting
+    tab.show(steps=50)
     tab.controls["steps"].value = 3000
     tab.start_button.click()
     count, answered = explorer.sample.drawn, threading.Event()
     explorer.sample.picture.observe(lambda _: answered.set(), "value")
     explorer.sample.next_seed()
+    explorer.sample.save_button.click()  # does not wait for the end of the run either
+    for index in (0, 4):  # nor does a look at another tab stop it
+        explorer._tab_bar.selected_index = index
     assert answered.wait(10) and tab.running
     tab.stop_button.click()
     drawn(tab)
