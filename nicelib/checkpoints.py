@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read without running code, refused when a byte has changed."""
+"""Files: written whole or not at all, read without running code, refused when a tensor has changed."""
 
 import hashlib
 import json
@@ -22,6 +22,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         InputError: the file cannot be written (disk full, no such folder, ...); an earlier file is left as it was.
     """
     path = Path(path)
+    if not path.name:
+        raise InputError(f"could not write {str(path)!r}: that is a folder; give the file a name")
     temporary = path.with_name(path.name + ".tmp")
     try:
         write(temporary)
@@ -111,7 +113,7 @@ def load_model(path: str | Path) -> NICE:
     """
     config = read_header(path).get("config")
     try:
-        model = NICE(**config)
+        model = NICE(**config).float()  # whatever torch's default dtype is
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             intact = file.metadata().get("sha256") == checksum(tensors)

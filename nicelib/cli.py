@@ -99,7 +99,7 @@ def _flag(name: str) -> str:
 
 
 def _seed(text: str) -> int:
-    if not 0 <= int(text) < 2**32:
+    if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"seed = {text}; expected 0 to 2^32 - 1")
     return int(text)
 

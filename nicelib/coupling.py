@@ -24,7 +24,7 @@ def _set_live(layer: nn.Linear, mask: Tensor) -> None:
 class KeptInputLinear(nn.Linear):
     """A linear layer on the full-width vector that reads only the kept entries.
 
-    The other columns of the weight would meet masked zeros: they belong to the paper's parameter count, and cost no
+    The other columns of the weight would meet masked zeros: they belong to the usual parameter count, and cost no
     arithmetic here. Maps (B, in_features) to (B, out_features).
     """
 
@@ -39,7 +39,7 @@ class KeptInputLinear(nn.Linear):
 class MovedOutputLinear(nn.Linear):
     """A linear layer to the full-width vector that computes only the moved entries; the others are 0.
 
-    The other rows of the weight would be masked away: they belong to the paper's parameter count, and cost no
+    The other rows of the weight would be masked away: they belong to the usual parameter count, and cost no
     arithmetic here. Maps (B, in_features) to (B, out_features).
     """
 
@@ -156,7 +156,7 @@ class AdditiveCoupling(_Coupling):
 
 
 class AffineCoupling(_Coupling):
-    """Affine coupling layer (Real NVP, Dinh et al. 2016, arXiv 1605.08803, section 3.3).
+    """Affine coupling layer (Real NVP, Dinh et al. 2016, arXiv 1605.08803, section 3.2).
 
         y_keep = x_keep
         y_move = x_move * exp(s(x_keep)) + unit * t(x_keep)          log |det dy/dx| = sum of s over the moved entries

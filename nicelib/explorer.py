@@ -213,13 +213,15 @@ class Sample(Tab):
         path = Path(f"nice_samples_seed{seed}_t{temperature:.2f}.png").absolute()
 
         def write() -> None:
+            if self.error:  # the picture is of earlier values, and the line of text says why
+                return
             try:
                 write_atomically(path, lambda temporary: temporary.write_bytes(self.picture.value))
                 self.text.value = f"saved {html.escape(str(path))}"
             except InputError as error:
                 self.text.value = f"<b>{html.escape(str(error))}</b>"
 
-        self.explorer.worker.submit("save", write)
+        self.explorer.worker.submit(("save", path), write)
 
     def draw(self, seed: int, number: int, temperature: float) -> tuple[bytes, str]:
         x = self.model.sample(number, temperature, torch.Generator().manual_seed(seed))
@@ -338,7 +340,7 @@ class Spectrum(Tab):
         most = max(change.abs().max().item(), 1e-6)
         moved.imshow(change.numpy(), cmap="PuOr", vmin=-most, vmax=most)
         moved.set_axis_off()
-        moved.set_title("change", fontsize=10)
+        moved.set_title("purple: brighter\norange: darker", fontsize=9)
         row, column = divmod(order[rank].item(), self.side)
         return _png(figure), (
             f"dimension of rank {rank}: pixel in row {row}, column {column}, 1 / exp(s) = {spread[rank]:.4f}; turning it moves "
@@ -490,6 +492,7 @@ class Inpainting(Tab):
         _lay_out(self.progress)
         self.nats: list[Tensor] = []  # of the tries, step by step
         self._run = 0  # the run that may go on; another number stops it
+        self._turn = threading.RLock()  # between a run's end and a hand that stops it or starts another
         super().__init__(explorer, controls, widgets.HBox([self.start_button, self.stop_button]), self.progress)
 
     @property
@@ -504,16 +507,18 @@ class Inpainting(Tab):
 
     def start(self) -> None:
         """Begin afresh with the controls as they are."""
-        self._run += 1
-        self._set_running(True)
         values = {name: control.value for name, control in self.controls.items()}
-        self.nats, self.progress.max, self.progress.value = [], values["steps"], 0
-        self._next(self._run, self._states(**values), self.nats, values)
+        with self._turn:
+            self._run += 1
+            self._set_running(True)
+            self.nats, self.progress.max, self.progress.value = [], values["steps"], 0
+            self._next(self._run, self._states(**values), self.nats, values)
 
     def stop(self) -> None:
         """Leave the picture as it is; nothing happens when no run is under way."""
-        self._run += 1
-        self._set_running(False)
+        with self._turn:
+            self._run += 1
+            self._set_running(False)
 
     def show(self, **values: object) -> display.Image:
         """As :meth:`Tab.show`, after a whole run."""
@@ -549,15 +554,16 @@ class Inpainting(Tab):
             if run != self._run:
                 return
             self.put(draw)
-            if run != self._run:
-                return
-            self.progress.value = len(nats) - 1
-            if self.error or len(nats) > values["steps"]:
-                self._set_running(False)
-            else:
-                self._next(run, states, nats, values)
+            with self._turn:
+                if run != self._run:
+                    return
+                self.progress.value = len(nats) - 1
+                if self.error or len(nats) > values["steps"]:
+                    self._set_running(False)
+                else:
+                    self._next(run, states, nats, values)
 
-        self.explorer.worker.submit(self, job)
+        self.explorer.worker.submit((self, run), job)  # a request of the same tab does not wait in its place
 
     def _set_running(self, running: bool) -> None:
         self.stop_button.disabled = not running

@@ -1,6 +1,7 @@
 """Maximum likelihood: settings, the start from data, the training loop, exact resume (paper, section 5.1)."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -274,12 +275,13 @@ def train(
     ``held_out_averaged`` (nats; the split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each
     epoch), ``lr``, ``images_per_s`` of the training steps and ``seconds`` of training since the run began.
 
-    With ``out`` the run writes ``resume.pt`` (every ``save_every`` epochs, once a minute between, at the end, at an
-    interrupt), ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every`` epochs and
+    With ``out`` the run writes ``resume.pt`` (after every ``save_every`` epochs, after an epoch that ends a minute or more
+    after the last one written, at the end, at an interrupt), ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every`` epochs and
     ``history.json``. Noise and order depend on the seed and the step alone, so a run that was killed and resumed ends
     on the same numbers.
 
-    Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes.
+    Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes. There an interrupt
+    stops at once, and resuming goes on from the last ``resume.pt``.
 
     Args:
         config: the settings.
@@ -291,24 +293,30 @@ def train(
 
     Raises:
         InputError: settings that do not fit the data, the folder or the machine; a loss that is not finite.
-        KeyboardInterrupt: after Ctrl-C, once the current step is done and ``resume.pt`` is written.
+        KeyboardInterrupt: after Ctrl-C, once the current step, or what follows an epoch's last step, is done and
+            ``resume.pt`` is written.
     """
     world, rank, device = _start_process(config)
     config = dataclasses.replace(config, precision=resolve_precision(config.precision, device))
     if config.batch_size % world:
         raise InputError(f"batch_size = {config.batch_size}; expected a multiple of the {world} processes")
-    pixels = load_pixels(config.dataset, "train", data_dir, protocol=config.protocol).to(device)
-    held_out = load_pixels(
-        config.dataset, held_out_split(config.dataset, config.protocol), data_dir, protocol=config.protocol
+    others_wait = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    if others_wait:  # one process of a machine downloads what is missing
+        distributed.barrier()
+    splits = ("train", held_out_split(config.dataset, config.protocol))
+    pixels, held_out = (
+        load_pixels(config.dataset, split, data_dir, protocol=config.protocol).to(device) for split in splits
     )
-    held_out = held_out.to(device)
+    if world > 1 and not others_wait:
+        distributed.barrier()
     steps = len(pixels) // config.batch_size  # an epoch; the rest of the images wait for the next order
     if steps < 1:
         raise InputError(f"batch_size = {config.batch_size}; expected at most the {len(pixels)} training images")
     model = (model or config.build(pixels.shape[1])).to(device)
     generator = torch.Generator(device)
     out = make_folder(out) if out else None
-    saved = _read_resume(out, config, resume)
+    run = {"config": dataclasses.asdict(config), "machine": f"{device.type} x {world}", "model_config": model.config}
+    saved = _read_resume(out, run, resume)
     if config.init != "zero" and not saved:
         start = pixels[_order(generator, config, 0, len(pixels))[:10_000]]
         initialise_from_data(model, dequantise(start, generator), fit=config.init == "fit")
@@ -329,12 +337,12 @@ def train(
             losses.copy_(saved["losses"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise _damaged(out / "resume.pt", error) from error
-    forward = DistributedDataParallel(model) if world > 1 else model
+    forward = DistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
 
     def save_resume() -> None:
         if out and rank == 0:
             content = {name: part.state_dict() for name, part in saved_parts.items()}
-            content |= {"config": dataclasses.asdict(config), "state": state, "losses": losses.cpu()}
+            content |= run | {"state": state, "losses": losses.cpu()}
             content["sha256"] = _resume_checksum(content)
             write_atomically(out / "resume.pt", lambda temporary: torch.save(content, temporary))
 
@@ -346,65 +354,71 @@ def train(
         bar = tqdm(
             total=steps, initial=first_step, desc=f"epoch {epoch}", leave=False, disable=not progress or rank > 0
         )
-        with _deferred_interrupt() as interrupted, bar:
-            for step in range(first_step, steps):
-                batch = order[step * config.batch_size : (step + 1) * config.batch_size]
-                # Seeding by the step, not drawing on from the last one, is what makes every resume exact.
-                generator.manual_seed(config.seed * 2**31 + (epoch - 1) * steps + step)
-                images = shift_images(pixels[batch], config.shift, generator) if config.shift else pixels[batch]
-                x = dequantise(images, generator).tensor_split(world)[rank]
-                optimiser.zero_grad(set_to_none=True)
-                with matmul_precision(config.precision, device):
-                    z, log_det = forward(x)
-                    loss = -(model.prior.log_prob(z).sum(-1) + log_det).mean()
-                    loss.backward()
-                if config.clip:
-                    clip_grad_norm_(model.parameters(), config.clip, foreach=True)
-                optimiser.step()
-                scheduler.step()
-                if averaged:
-                    averaged.update_parameters(model)
-                losses[step] = loss.detach()
-                state["step"] = step + 1
-                bar.update()
-                if interrupted.is_set():
-                    break
-        _synchronise(device)
-        elapsed = time.perf_counter() - start
-        state["seconds"] += elapsed
-        if interrupted.is_set():
-            if losses.isfinite().all():  # else the earlier checkpoint is the good one
+        with _deferred_interrupt(world == 1) as interrupted:
+            with bar:
+                for step in range(first_step, steps):
+                    batch = order[step * config.batch_size : (step + 1) * config.batch_size]
+                    # Seeding by the step, not drawing on from the last one, is what makes every resume exact.
+                    generator.manual_seed(_stream(config.seed, "noise", (epoch - 1) * steps + step))
+                    images = shift_images(pixels[batch], config.shift, generator) if config.shift else pixels[batch]
+                    x = dequantise(images, generator).tensor_split(world)[rank]
+                    optimiser.zero_grad(set_to_none=True)
+                    with matmul_precision(config.precision, device):
+                        z, log_det = forward(x)
+                        loss = -(model.prior.log_prob(z).sum(-1) + log_det).mean()
+                        loss.backward()
+                    if config.clip:
+                        clip_grad_norm_(model.parameters(), config.clip, foreach=True)
+                    optimiser.step()
+                    scheduler.step()
+                    if averaged:
+                        averaged.update_parameters(model)
+                    losses[step] = loss.detach()
+                    state["step"] = step + 1
+                    bar.update()
+                    if interrupted.is_set():
+                        break
+            _synchronise(device)
+            elapsed = time.perf_counter() - start
+            state["seconds"] += elapsed
+            if state["step"] < steps:
+                if losses.isfinite().all():  # else the earlier checkpoint is the good one
+                    save_resume()
+                raise KeyboardInterrupt(f"stopped in epoch {epoch} after step {state['step']} of {steps}")
+            if world > 1:
+                distributed.all_reduce(losses)
+                losses /= world
+            record = {"epoch": epoch, "train": -losses.double().mean().item()}
+            if not math.isfinite(record["train"]):
+                bad = int((~losses.isfinite()).nonzero()[0])
+                what = f"is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}"
+                raise _diverged(what, state, out, config)
+            candidates = {"held_out": model} | ({"held_out_averaged": averaged.module} if averaged else {})
+            for key, candidate in candidates.items():
+                record[key] = evaluate(candidate, held_out, seed=config.seed).nats
+                if not math.isfinite(record[key]):  # the last update broke the weights: keep them out of every file
+                    what = f"is {-record[key]} on held-out images in epoch {epoch} after step {steps}"
+                    raise _diverged(what, state, out, config)
+            record["lr"] = optimiser.param_groups[0]["lr"]
+            record["images_per_s"] = (steps - first_step) * config.batch_size / elapsed
+            record["seconds"] = state["seconds"]
+            state |= {"epoch": epoch, "step": 0, "history": [*state["history"], record]}
+            best_key = max(candidates, key=lambda key: record[key])
+            if out and rank == 0:
+                header = {"train_config": dataclasses.asdict(config), "metrics": record, "weights": best_key}
+                if record[best_key] > state["best"]:
+                    save_model(candidates[best_key], out / "best.safetensors", **header)
+                if epoch % config.save_every == 0:
+                    save_model(model, out / f"epoch_{epoch:04d}.safetensors", **header)
+                text = json.dumps({"config": dataclasses.asdict(config), "history": state["history"]}, indent=1)
+                write_atomically(out / "history.json", lambda temporary, text=text: temporary.write_text(text))
+            state["best"] = max(state["best"], record[best_key])
+            due = epoch == config.max_iter or epoch % config.save_every == 0 or time.monotonic() - last_save > 60
+            if due or interrupted.is_set():
                 save_resume()
-            raise KeyboardInterrupt(f"stopped in epoch {epoch} after step {state['step']} of {steps}")
-        if world > 1:
-            distributed.all_reduce(losses)
-            losses /= world
-        record = {"epoch": epoch, "train": -losses.double().mean().item()}
-        if not math.isfinite(record["train"]):
-            bad = int((~losses.isfinite()).nonzero()[0])
-            raise _diverged(f"is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}", state, out)
-        candidates = {"held_out": model} | ({"held_out_averaged": averaged.module} if averaged else {})
-        for key, candidate in candidates.items():
-            record[key] = evaluate(candidate, held_out, seed=config.seed).nats
-            if not math.isfinite(record[key]):  # the last update broke the weights: keep them out of every file
-                raise _diverged(f"is {-record[key]} on held-out images in epoch {epoch} after step {steps}", state, out)
-        record["lr"] = optimiser.param_groups[0]["lr"]
-        record["images_per_s"] = (steps - first_step) * config.batch_size / elapsed
-        record["seconds"] = state["seconds"]
-        state |= {"epoch": epoch, "step": 0, "history": [*state["history"], record]}
-        best_key = max(candidates, key=lambda key: record[key])
-        if out and rank == 0:
-            header = {"train_config": dataclasses.asdict(config), "metrics": record, "weights": best_key}
-            if record[best_key] > state["best"]:
-                save_model(candidates[best_key], out / "best.safetensors", **header)
-            if epoch % config.save_every == 0:
-                save_model(model, out / f"epoch_{epoch:04d}.safetensors", **header)
-            text = json.dumps({"config": dataclasses.asdict(config), "history": state["history"]}, indent=1)
-            write_atomically(out / "history.json", lambda temporary, text=text: temporary.write_text(text))
-        state["best"] = max(state["best"], record[best_key])
-        if epoch == config.max_iter or epoch % config.save_every == 0 or time.monotonic() - last_save > 60:
-            save_resume()
-            last_save = time.monotonic()
+                last_save = time.monotonic()
+        if interrupted.is_set():
+            raise KeyboardInterrupt(f"stopped after epoch {epoch}")
         yield record
 
 
@@ -412,33 +426,44 @@ def _start_process(config: TrainConfig) -> tuple[int, int, torch.device]:
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         return 1, 0, resolve_device(config.device)
-    rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = config.device in ("auto", "cuda") and torch.cuda.is_available()
-    device = torch.device("cuda", rank) if cuda else resolve_device(config.device)
+    device = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}" if cuda else config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return world, distributed.get_rank(), device
 
 
+def _stream(seed: int, purpose: str, index: int) -> int:
+    """A seed of its own for each purpose, in 32 bits: torch's CPU generator reads no more of it."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose} {index}".encode(), digest_size=4).digest())
+
+
 def _order(generator: torch.Generator, config: TrainConfig, epoch: int, n: int) -> Tensor:
     """The order of the images in an epoch, a function of the seed and the epoch alone."""
-    generator.manual_seed((config.seed * 2**31 + epoch) ^ (1 << 62))
+    generator.manual_seed(_stream(config.seed, "order", epoch))
     return torch.randperm(n, generator=generator, device=generator.device)
 
 
-def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | None:
+def _read_resume(out: Path | None, run: dict, resume: bool) -> dict | None:
+    """What ``resume.pt`` in ``out`` holds, or None where a run begins; ``run`` says what must be the same."""
     path = out / "resume.pt" if out else None
-    if not path or not path.exists():
+    if not path:
         return None
     if not resume:
-        raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        if any((out / name).exists() for name in ("resume.pt", "history.json", "best.safetensors")):
+            raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        return None
+    if not path.exists():
+        return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(saved, dict):
             raise TypeError("it does not hold a dictionary")
         if saved["sha256"] != _resume_checksum(saved):
             raise ValueError("its checksum is wrong")
-        before, now = dict(saved["config"]), dataclasses.asdict(config)
+        before = saved["config"] | saved["model_config"] | {"machine": saved["machine"]}
     except (
         OSError,
         RuntimeError,
@@ -450,7 +475,8 @@ def _read_resume(out: Path | None, config: TrainConfig, resume: bool) -> dict | 
         pickle.UnpicklingError,
     ) as error:
         raise _damaged(path, error) from error
-    free = {"device", "save_every", "sample_size"}  # these do not change the numbers
+    free = {"device", "save_every", "sample_size"}  # these do not change the numbers; "machine" tells cpu from cuda
+    now = run["config"] | run["model_config"] | {"machine": run["machine"]}
     changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
     if changed:
         raise InputError(
@@ -463,12 +489,16 @@ def _resume_checksum(content: dict) -> str:
     parts = {f"{part}.{name}": t for part in ("model", "averaged") for name, t in content.get(part, {}).items()}
     for index, moments in content["optimiser"]["state"].items():
         parts |= {f"optimiser.{index}.{name}": t for name, t in moments.items()}
+    rest = [content[name] for name in ("config", "machine", "model_config", "state", "scheduler")]
+    text = json.dumps([*rest, content["optimiser"]["param_groups"]], sort_keys=True)
+    parts["text"] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
     return checksum(parts | {"losses": content["losses"]})
 
 
-def _diverged(what: str, state: dict, out: Path | None) -> InputError:
+def _diverged(what: str, state: dict, out: Path | None, config: TrainConfig) -> InputError:
+    cure = "try a smaller --lr" + ("" if config.clip else ", or --clip 200")
     kept = f"the last good checkpoint is in {out}" if out and state["history"] else "nothing was saved before it"
-    return InputError(f"the loss {what}; {kept}: try a smaller --lr, or --clip 200")
+    return InputError(f"the loss {what}; {kept}: {cure}")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
@@ -494,10 +524,10 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
+def _deferred_interrupt(wanted: bool) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into an event that the loop reads between steps, when the state is whole."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if not wanted or threading.current_thread() is not threading.main_thread():
         yield event
         return
 

@@ -31,6 +31,14 @@ def test_units_are_saved_with_the_weights(tmp_path, small_model):
     assert (load_model(tmp_path / "m.safetensors").layers[0].unit == 7).all()
 
 
+def test_a_model_loads_in_float32_whatever_the_default(saved):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert {p.dtype for p in load_model(saved).parameters()} == {torch.float32}
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_half_precision_halves_the_file(tmp_path):
     model = NICE(dim=64, mid_dim=64, hidden=2)
     save_model(model, tmp_path / "full")

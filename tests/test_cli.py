@@ -79,6 +79,14 @@ def test_a_recipe_and_a_flag_beside_it(tmp_path, capsys):
     assert config["batch_size"] == 50 and config["lr"] == 2e-3 and config["max_iter"] == 1
 
 
+def test_a_folder_is_no_file_and_a_word_no_seed(trained, capsys):
+    assert "could not write '.': that is a folder" in refuse(
+        capsys, "sample", trained / "best.safetensors", "--out", "."
+    )
+    for seed in ("x", "-1", "1.5", 2**32):
+        assert f"seed = {seed}; expected 0 to 2^32 - 1" in refuse(capsys, "sample", f"--seed={seed}")
+
+
 def test_evaluate_and_sample(trained, tmp_path, capsys):
     status, text, _ = call(capsys, "evaluate", trained / "best.safetensors", "--draws", 2, "--device", "cpu")
     found = re.fullmatch(

@@ -119,6 +119,21 @@ def test_save_as_png(explorer, tmp_path, monkeypatch):
     assert "could not write" in tab.text.value and len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_picture_is_saved_under_its_own_name(explorer, tmp_path, monkeypatch):
+    """Save, new samples, save, while the worker is busy with something else."""
+    monkeypatch.chdir(tmp_path)
+    tab = explorer.sample
+    first = tab.show(seed=0, number=4, temperature=1.0).data
+    free = threading.Event()
+    explorer.worker.submit("something slow", free.wait)
+    for button in (tab.save_button, tab.new_button, tab.save_button):
+        button.click()
+    free.set()
+    second = drawn(tab)
+    assert (tmp_path / "nice_samples_seed0_t1.00.png").read_bytes() == first
+    assert (tmp_path / "nice_samples_seed1_t1.00.png").read_bytes() == second != first
+
+
 def test_walks_are_straight(explorer):
     with torch.no_grad():
         walk = explorer.code_space.walk(2, 11)
@@ -201,6 +216,25 @@ def test_inpainting_stops_when_told_and_when_told_twice(explorer):
     tab.start_button.click()
     drawn(tab)
     assert "step 50 of 50" in tab.text.value
+
+
+def test_a_control_moved_between_two_pictures_of_a_run_counts(explorer, monkeypatch):
+    tab, submit = explorer.inpainting, explorer.worker.submit
+    tab.show(steps=50)
+    tab.controls["steps"].value = 3000
+    drawn(tab)
+    main, moved = threading.current_thread(), []
+
+    def move_then_submit(key, job):
+        if threading.current_thread() is not main and not moved:
+            moved.append(True)
+            tab.controls["seed"].value += 1
+        submit(key, job)
+
+    monkeypatch.setattr(explorer.worker, "submit", move_then_submit)
+    tab.start_button.click()
+    drawn(tab)
+    assert moved and not tab.running and "step 0 of" in tab.text.value and tab.progress.value == 0
 
 
 def test_other_tabs_answer_while_inpainting_runs(explorer, tmp_path, monkeypatch):

@@ -14,7 +14,16 @@ import torch
 
 from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
 from nicelib.checkpoints import load_model
-from nicelib.training import _resume_checksum, lr_factor, make_optimiser, resolve_precision, shift_images
+from nicelib.evaluation import evaluate
+from nicelib.training import (
+    _order,
+    _resume_checksum,
+    _stream,
+    lr_factor,
+    make_optimiser,
+    resolve_precision,
+    shift_images,
+)
 
 TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2, "device": "cpu"}
 TIMED = ("images_per_s", "seconds")
@@ -81,6 +90,18 @@ def test_reproducible_from_its_seed():
     assert first[1]["train"] > first[0]["train"] > 1000 and first[1]["held_out"] > first[0]["held_out"]
 
 
+def test_every_seed_has_an_order_and_noise_of_its_own():
+    """On the CPU too, whose generator reads 32 bits of a seed."""
+    config, generator = TrainConfig(**TINY), torch.Generator()
+    seeds = [0, 1, 2, 3, 4, 2**31, 2**32 - 1]
+    orders = [_order(generator, dataclasses.replace(config, seed=s), 1, 50).tolist() for s in seeds]
+    assert len(set(map(tuple, orders))) == len(seeds)
+    streams = {_stream(s, what, i) for s in seeds for what in ("order", "noise") for i in range(1000)}
+    assert len(streams) == 14_000 and max(streams) < 2**32
+    noise = [torch.rand(8, generator=generator.manual_seed(_stream(s, "noise", 1))).tolist() for s in seeds]
+    assert len(set(map(tuple, noise))) == len(seeds)
+
+
 def test_records_and_files(tmp_path):
     out = tmp_path / "deep" / "run"
     history = run(out, max_iter=3, save_every=2, average=0.9)
@@ -92,8 +113,6 @@ def test_records_and_files(tmp_path):
     }
     assert json.loads((out / "history.json").read_text())["history"] == history
     assert set(history[0]) == {"epoch", "train", "held_out", "held_out_averaged", "lr", *TIMED}
-    from nicelib.evaluation import evaluate
-
     best = max(max(r["held_out"], r["held_out_averaged"]) for r in history)
     loaded = load_model(out / "best.safetensors")
     assert evaluate(loaded, load_pixels("mnist-sample", "test"), seed=0).nats == pytest.approx(best, abs=1e-6)
@@ -187,6 +206,21 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path):
     assert without_times(rest) == without_times(whole[1:])
 
 
+def test_an_interrupt_between_epochs_loses_nothing(tmp_path, monkeypatch):
+    """Ctrl-C while the held-out images are evaluated: the epoch is finished and saved first."""
+    whole = run(tmp_path / "whole")
+
+    def interrupted_evaluate(*args, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nicelib.training.evaluate", interrupted_evaluate)
+        with pytest.raises(KeyboardInterrupt, match="stopped after epoch 1"):
+            run(tmp_path / "broken")
+    assert without_times(run(tmp_path / "broken", resume=True)) == without_times(whole[1:])
+
+
 def test_a_finished_run_has_nothing_to_resume(tmp_path):
     run(tmp_path, max_iter=1)
     assert run(tmp_path, max_iter=1, resume=True) == []
@@ -194,8 +228,11 @@ def test_a_finished_run_has_nothing_to_resume(tmp_path):
 
 def test_a_run_is_not_overwritten(tmp_path):
     run(tmp_path, max_iter=1)
-    with pytest.raises(InputError, match="already holds a run; add --resume"):
-        run(tmp_path, max_iter=1)
+    for name in (None, "resume.pt", "history.json"):
+        if name:
+            (tmp_path / name).unlink()
+        with pytest.raises(InputError, match="already holds a run; add --resume"):
+            run(tmp_path, max_iter=1)
 
 
 def test_resume_refuses_other_settings(tmp_path):
@@ -204,14 +241,47 @@ def test_resume_refuses_other_settings(tmp_path):
         name = next(iter(change))
         with pytest.raises(InputError, match=f"other settings .*{name} was"):
             run(tmp_path, max_iter=1, resume=True, **change)
+    with pytest.raises(InputError, match=r"other settings \(mid_dim was 32, is 16\)"):
+        run(tmp_path, max_iter=1, resume=True, model=NICE(mid_dim=16, hidden=1))
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    saved["machine"] = "cuda x 2"  # its noise was another
+    saved["sha256"] = _resume_checksum(saved)
+    torch.save(saved, tmp_path / "resume.pt")
+    with pytest.raises(InputError, match=r"other settings \(machine was 'cuda x 2', is 'cpu x 1'\)"):
+        run(tmp_path, max_iter=1, resume=True)
+
+
+@pytest.mark.parametrize("part", ["state", "scheduler", "config", "optimiser", "model", "losses"])
+def test_a_resume_file_in_which_anything_changed_is_refused(tmp_path, part):
+    run(tmp_path, max_iter=1)
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    if part == "state":
+        saved[part]["best"] += 1
+    elif part == "scheduler":
+        saved[part]["last_epoch"] += 1
+    elif part == "config":
+        saved[part]["lr"] *= 2
+    elif part == "optimiser":
+        saved[part]["param_groups"][0]["weight_decay"] = 0.5
+    elif part == "model":
+        saved[part]["scaling.log_scale"][3] += 1
+    else:
+        saved[part][3] += 1
+    torch.save(saved, tmp_path / "resume.pt")
+    with pytest.raises(InputError, match=r"is damaged \(its checksum is wrong\)"):
+        run(tmp_path, max_iter=1, resume=True)
 
 
 def test_infinite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
     settings = {"schedule": "constant", "clip": 0.0, "save_every": 1}
     run(tmp_path, max_iter=1, **settings)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r"loss is (nan|inf|-inf) in epoch 1 at step \d+ of 45; .*try a smaller --lr"):
+    with pytest.raises(
+        InputError, match=r"loss is (nan|inf|-inf) in epoch 1 at step \d+ of 45; .*--lr, or --clip 200$"
+    ):
         run(lr=1e20, **settings)
+    with pytest.raises(InputError, match=r"try a smaller --lr$"):
+        run(lr=1e20, **settings | {"clip": 200.0})
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
     saved["config"]["max_iter"] = 2
     saved["model"]["scaling.log_scale"][:] = torch.nan
@@ -254,7 +324,7 @@ def test_an_interrupt_after_the_loss_broke_keeps_the_good_checkpoint(tmp_path):
 
 def test_settings_that_change_no_number_may_change(tmp_path):
     run(tmp_path, max_iter=1)
-    assert run(tmp_path, max_iter=1, resume=True, sample_size=4, save_every=7, device="auto") == []
+    assert run(tmp_path, max_iter=1, resume=True, sample_size=4, save_every=7) == []
 
 
 def test_batch_that_does_not_split_over_the_processes(monkeypatch):
