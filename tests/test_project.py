@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CONDA_NAMES = {"torch": "pytorch", "safetensors": "python-safetensors"}
+CONDA_NAMES = {"torch": "pytorch"}
 
 
 def name_and_bound(requirement):
@@ -45,6 +45,21 @@ def test_readme_commands_do_all_their_set_up():
 def test_readme_links_lead_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text())
     assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_the_cells_named_in_the_readme_are_proofs():
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if " cell" in line and line.startswith("|")]
+    named = [
+        (notebook, int(number))
+        for line in lines
+        for notebook, numbers in re.findall(r"\((notebooks/\w+\.ipynb)\) cells? ([\d and]+)", line)
+        for number in re.findall(r"\d+", numbers)
+    ]
+    assert len(lines) > 10 and len(named) > len(lines)
+    for notebook, number in named:
+        cells = json.loads((ROOT / notebook).read_text())["cells"]
+        (cell,) = [c for c in cells if c.get("execution_count") == number]
+        assert "assert" in "".join(cell["source"]), (notebook, number)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
