@@ -122,12 +122,10 @@ def _train(args: argparse.Namespace) -> None:
     try:
         for record in train(config, args.data_dir, out, args.resume, progress=sys.stderr.isatty()):
             if main_process:
-                averaged = record.get("held_out_averaged")
                 print(
                     f"epoch {record['epoch']:4d}/{config.max_iter}  train {record['train']:8.2f} nats  "
                     f"{held_out} {record['held_out']:8.2f} nats  "
-                    + (f"averaged {averaged:8.2f} nats  " if averaged is not None else "")
-                    + f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s",
+                    f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s",
                     flush=True,
                 )
     except KeyboardInterrupt as stop:
@@ -156,7 +154,7 @@ def _finish(config: TrainConfig, out: Path) -> None:
     figure = plot_history(history).figure
     write_atomically(out / "curve.png", lambda path: figure.savefig(path, format="png", dpi=120))
     plt.close(figure)
-    best = max(history, key=lambda r: max(r["held_out"], r.get("held_out_averaged", r["held_out"])))
+    best = max(history, key=lambda r: r["held_out"])
     print(f"best epoch {best['epoch']}; weights, samples.png and curve.png are in {out}")
 
 

@@ -93,13 +93,7 @@ def plot_history(history: list[dict], ax: Axes | None = None, paper: bool = True
         _, ax = plt.subplots(figsize=(6, 3.5))
     epochs = [r["epoch"] for r in history]
     ax.plot(epochs, [r["train"] for r in history], "o-", ms=3, color=BLUE, label="train (mean over the epoch)")
-    for key, label, colour in (
-        ("held_out", "held-out", RED),
-        ("held_out_averaged", "held-out, averaged weights", ORANGE),
-    ):
-        points = [(r["epoch"], r[key]) for r in history if r.get(key) is not None]
-        if points:
-            ax.plot(*zip(*points, strict=True), "o-", ms=3, color=colour, label=label)
+    ax.plot(epochs, [r["held_out"] for r in history], "o-", ms=3, color=RED, label="held-out")
     if paper and history and max(r["train"] for r in history) > 1700:
         ax.axhline(1980.50, color=GREY, ls="--", lw=1, label="paper, MNIST test: 1980.50")
     ax.xaxis.get_major_locator().set_params(integer=True)

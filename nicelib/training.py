@@ -19,7 +19,6 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from nicelib.bijection import InputError
@@ -32,7 +31,7 @@ from nicelib.prior import PRIORS
 
 PRECISIONS = ("auto", "highest", "high", "bf16")
 SCHEDULES = ("one-cycle", "linear", "constant")
-INITS = ("data", "fit", "zero")
+INITS = ("data", "zero")
 
 
 def _option(default: object, text: str, choices: tuple | None = None) -> object:
@@ -61,11 +60,7 @@ class TrainConfig:
     mid_dim: int = _option(1000, "units in a hidden layer")
     hidden: int = _option(5, "hidden layers in a conditioner")
     activation: str = _option("leaky_relu", "nonlinearity of the conditioners", tuple(ACTIVATIONS))
-    init: str = _option(
-        "data",
-        "start of shifts and scales: from the data's mean and variance, then fitted, or zero (authors' code)",
-        INITS,
-    )
+    init: str = _option("data", "start of shifts and scales: from the data, or zero as in the authors' code", INITS)
     schedule: str = _option(
         "one-cycle",
         "learning rate: up over a tenth of the run, then down to 0 as a cosine or a line; or constant",
@@ -76,7 +71,6 @@ class TrainConfig:
     clip: float = _option(200.0, "largest norm of the gradient of the mean nats an image; 0 = no clipping")
     shift: float = _option(0.0, "share of the training images moved by up to one pixel each time they are drawn")
     eps: float = _option(1e-8, "Adam's epsilon")
-    average: float = _option(0.0, "decay of an exponential average of the weights; 0 = none")
     protocol: str = _option("paper", "which images train (see nicelib.data)", PROTOCOLS)
     precision: str = _option(
         "auto", "matrix products in training: float32 (highest), TF32 on CUDA (high), bfloat16 (bf16)", PRECISIONS
@@ -95,7 +89,7 @@ class TrainConfig:
         for name in ("lr", "eps", "scale_lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} = {getattr(self, name)}; expected a positive number")
-        for name in ("momentum", "decay", "average"):
+        for name in ("momentum", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}; expected a number in [0, 1)")
         for name in ("weight_decay", "clip"):
@@ -135,12 +129,12 @@ RECIPES: dict[str, dict] = {
         "clip": 0.0,
     },
     "sample": {"dataset": "mnist-sample", "batch_size": 50, "max_iter": 5, "lr": 2e-3},
-    "sprint": {"batch_size": 50, "max_iter": 3, "lr": 1.5e-3, "schedule": "linear", "init": "fit"},
+    "sprint": {"batch_size": 50, "max_iter": 3, "lr": 1.5e-3, "schedule": "linear"},
 }
 
 
 @torch.no_grad()
-def initialise_from_data(model: NICE, x: Tensor, fit: bool = False) -> None:
+def initialise_from_data(model: NICE, x: Tensor) -> None:
     """Start a fresh model where the data are, adding no parameter.
 
     Every coupling layer starts as a constant shift that centres what it moves, its conditioner reads centred inputs, its
@@ -151,8 +145,6 @@ def initialise_from_data(model: NICE, x: Tensor, fit: bool = False) -> None:
     Args:
         model: a fresh NICE, changed in place.
         x: (N, D) dequantised images; 10,000 are plenty.
-        fit: then move each scale to where x is likeliest, on a grid of quarters. Strokes that are rare give a pixel
-            heavy tails, and a variance too wide for what it mostly is.
     """
     *couplings, scaling = model.layers
     x = x.to(scaling.log_scale)
@@ -165,11 +157,6 @@ def initialise_from_data(model: NICE, x: Tensor, fit: bool = False) -> None:
         last.bias[: model.dim] -= torch.where(layer.mask, 0, off_centre)
         x = layer(x)[0]
     scaling.log_scale.copy_((model.prior.stddev.to(std) / x.std(0).clamp_min(1e-6)).log())
-    if fit:
-        offsets = torch.arange(-2, 3.25, 0.25).to(std)
-        s = scaling.log_scale
-        nats = torch.stack([(model.prior.log_prob(x * (s + offset).exp()) + offset).mean(0) for offset in offsets])
-        s += offsets[nats.argmax(0)]
 
 
 def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
@@ -271,9 +258,8 @@ def train(
 ) -> Iterator[dict]:
     """Train by maximum likelihood; a generator of one record an epoch.
 
-    Each record holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` and
-    ``held_out_averaged`` (nats; the split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each
-    epoch), ``lr``, ``images_per_s`` of the training steps and ``seconds`` of training since the run began.
+    Each record holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` (nats; the
+    split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each epoch), ``lr``, ``images_per_s`` of the training steps and ``seconds`` of training since the run began.
 
     With ``out`` the run writes ``resume.pt`` (after every ``save_every`` epochs, after an epoch that ends a minute or more
     after the last one written, at the end, at an interrupt), ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every`` epochs and
@@ -319,14 +305,10 @@ def train(
     saved = _read_resume(out, run, resume)
     if config.init != "zero" and not saved:
         start = pixels[_order(generator, config, 0, len(pixels))[:10_000]]
-        initialise_from_data(model, dequantise(start, generator), fit=config.init == "fit")
+        initialise_from_data(model, dequantise(start, generator))
     optimiser = make_optimiser(model, config)
     scheduler = LambdaLR(optimiser, lambda step: lr_factor(step, steps * config.max_iter, config.schedule))
-    averaged = None
-    if config.average:
-        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
-    saved_parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "averaged": averaged}
-    saved_parts = {name: part for name, part in saved_parts.items() if part is not None}
+    saved_parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler}
     losses = torch.zeros(steps, device=device)
     state = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
     if saved:
@@ -371,8 +353,6 @@ def train(
                         clip_grad_norm_(model.parameters(), config.clip, foreach=True)
                     optimiser.step()
                     scheduler.step()
-                    if averaged:
-                        averaged.update_parameters(model)
                     losses[step] = loss.detach()
                     state["step"] = step + 1
                     bar.update()
@@ -393,26 +373,23 @@ def train(
                 bad = int((~losses.isfinite()).nonzero()[0])
                 what = f"is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {steps}"
                 raise _diverged(what, state, out, config)
-            candidates = {"held_out": model} | ({"held_out_averaged": averaged.module} if averaged else {})
-            for key, candidate in candidates.items():
-                record[key] = evaluate(candidate, held_out, seed=config.seed).nats
-                if not math.isfinite(record[key]):  # the last update broke the weights: keep them out of every file
-                    what = f"is {-record[key]} on held-out images in epoch {epoch} after step {steps}"
-                    raise _diverged(what, state, out, config)
+            record["held_out"] = evaluate(model, held_out, seed=config.seed).nats
+            if not math.isfinite(record["held_out"]):  # the last update broke the weights: keep them out of every file
+                what = f"is {-record['held_out']} on held-out images in epoch {epoch} after step {steps}"
+                raise _diverged(what, state, out, config)
             record["lr"] = optimiser.param_groups[0]["lr"]
             record["images_per_s"] = (steps - first_step) * config.batch_size / elapsed
             record["seconds"] = state["seconds"]
             state |= {"epoch": epoch, "step": 0, "history": [*state["history"], record]}
-            best_key = max(candidates, key=lambda key: record[key])
             if out and rank == 0:
-                header = {"train_config": dataclasses.asdict(config), "metrics": record, "weights": best_key}
-                if record[best_key] > state["best"]:
-                    save_model(candidates[best_key], out / "best.safetensors", **header)
+                header = {"train_config": dataclasses.asdict(config), "metrics": record}
+                if record["held_out"] > state["best"]:
+                    save_model(model, out / "best.safetensors", **header)
                 if epoch % config.save_every == 0:
                     save_model(model, out / f"epoch_{epoch:04d}.safetensors", **header)
                 text = json.dumps({"config": dataclasses.asdict(config), "history": state["history"]}, indent=1)
                 write_atomically(out / "history.json", lambda temporary, text=text: temporary.write_text(text))
-            state["best"] = max(state["best"], record[best_key])
+            state["best"] = max(state["best"], record["held_out"])
             due = epoch == config.max_iter or epoch % config.save_every == 0 or time.monotonic() - last_save > 60
             if due or interrupted.is_set():
                 save_resume()
@@ -486,7 +463,7 @@ def _read_resume(out: Path | None, run: dict, resume: bool) -> dict | None:
 
 
 def _resume_checksum(content: dict) -> str:
-    parts = {f"{part}.{name}": t for part in ("model", "averaged") for name, t in content.get(part, {}).items()}
+    parts = {f"model.{name}": t for name, t in content["model"].items()}
     for index, moments in content["optimiser"]["state"].items():
         parts |= {f"optimiser.{index}.{name}": t for name, t in moments.items()}
     rest = [content[name] for name in ("config", "machine", "model_config", "state", "scheduler")]
