@@ -129,7 +129,7 @@ RECIPES: dict[str, dict] = {
         "clip": 0.0,
     },
     "sample": {"dataset": "mnist-sample", "batch_size": 50, "max_iter": 5, "lr": 2e-3},
-    "sprint": {"batch_size": 50, "max_iter": 3, "lr": 1.5e-3, "schedule": "linear"},
+    "sprint": {"batch_size": 50, "max_iter": 3, "lr": 1.5e-3, "schedule": "linear", "weight_decay": 0.2},
 }
 
 
