@@ -584,7 +584,7 @@ class Inpainting(Tab):
             x,
             self.side,
             self.tries,
-            f"{self.tries} tries, after {len(nats) - 1} steps",
+            f"{self.tries} tries, after {len(nats) - 1} step{'s' * (len(nats) != 2)}",
         )
         curve = figure.add_axes((0.12, 0.12, 0.86, 0.32))
         curve.plot(curves.numpy(), color=BLUE, lw=1, alpha=0.7)
