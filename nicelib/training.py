@@ -259,12 +259,13 @@ def train(
     """Train by maximum likelihood; a generator of one record an epoch.
 
     Each record holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` (nats; the
-    split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each epoch), ``lr``, ``images_per_s`` of the training steps and ``seconds`` of training since the run began.
+    split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each epoch), ``lr``, ``images_per_s`` of the
+    training steps and ``seconds`` of training since the run began.
 
-    With ``out`` the run writes ``resume.pt`` (after every ``save_every`` epochs, after an epoch that ends a minute or more
-    after the last one written, at the end, at an interrupt), ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every`` epochs and
-    ``history.json``. Noise and order depend on the seed and the step alone, so a run that was killed and resumed ends
-    on the same numbers.
+    With ``out`` the run writes ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every``
+    epochs, ``history.json`` and ``resume.pt``: after every ``save_every`` epochs, after an epoch that ends a minute or
+    more after the last one written, at the end, at an interrupt. Noise and order depend on the seed and the step alone,
+    so a run that was killed and resumed ends on the same numbers.
 
     Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes. There an interrupt
     stops at once, and resuming goes on from the last ``resume.pt``.
