@@ -71,6 +71,7 @@ def test_notebook_is_a_clean_run(path):
     code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
     assert not any(o["output_type"] == "error" for c in code for o in c["outputs"])
+    assert not any("widget" in mime for c in code for o in c["outputs"] for mime in o.get("data", {}))  # dead on a page
     ignored = sum("nbval-ignore-output" in c["metadata"].get("tags", []) for c in code)
     assert ignored <= len(code) / 3
     assert any("assert" in "".join(c["source"]) for c in code)
