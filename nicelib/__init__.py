@@ -1,8 +1,9 @@
 """NICE: Non-linear Independent Components Estimation (Dinh, Krueger, Bengio 2014, arXiv 1410.8516), step by step."""
 
-from nicelib.bijection import Bijection, InputError
+from nicelib.bijection import Bijection
 from nicelib.coupling import AdditiveCoupling, AffineCoupling, make_conditioner
 from nicelib.data import bits_per_dim, dequantise, load_digits, load_pixels, quantise
+from nicelib.errors import InputError
 from nicelib.masks import checkerboard_mask, half_mask, parity_mask
 from nicelib.model import NICE
 from nicelib.pretrained import load_pretrained

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.data import dequantise, load_pixels
 from nicelib.masks import parity_mask
 from nicelib.training import TrainConfig, initialise_from_data, make_optimiser, matmul_precision, resolve_precision

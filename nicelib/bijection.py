@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-
-class InputError(ValueError):
-    """Bad input from the caller: the message names the value, what was expected and what to do."""
+from nicelib.errors import InputError
 
 
 class Bijection(nn.Module):

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.model import NICE
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import torch
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.data import DATASETS, PROTOCOLS, SPLITS, held_out_split, load_pixels
 from nicelib.pretrained import WEIGHTS
 from nicelib.training import RECIPES, TrainConfig, resolve_device, train

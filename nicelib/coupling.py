@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nicelib.bijection import Bijection, InputError
+from nicelib.bijection import Bijection
+from nicelib.errors import InputError
 from nicelib.masks import selector
 
 ACTIVATIONS = {"leaky_relu": lambda: nn.LeakyReLU(0.2), "relu": nn.ReLU}

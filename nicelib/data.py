@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 
 DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
 PROTOCOLS = ("paper", "notes", "reference")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.data import bits_per_dim, dequantise
 from nicelib.model import NICE
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.checkpoints import write_atomically
 from nicelib.coupling import AffineCoupling
 from nicelib.data import bits_per_dim, dequantise, load_pixels, quantise

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.model import NICE
 
 PARTS = ("top", "bottom", "left", "right", "centre", "random")

@@ -6,7 +6,7 @@ A mask is a boolean vector of length D. True marks an entry the layer keeps and 
 import torch
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 
 
 def parity_mask(dim: int, keep: str = "odd") -> Tensor:

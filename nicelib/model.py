@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from nicelib.bijection import Bijection, InputError
+from nicelib.bijection import Bijection
+from nicelib.errors import InputError
 from nicelib.coupling import AdditiveCoupling, AffineCoupling, make_conditioner
 from nicelib.masks import parity_mask
 from nicelib.prior import PRIORS

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.data import quantise
 
 #: Okabe and Ito's colours, told apart by colour-blind readers. Figures are opaque white, so dark themes can show them.

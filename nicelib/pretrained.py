@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nicelib.bijection import InputError
+from nicelib.errors import InputError
 from nicelib.checkpoints import load_model
 from nicelib.model import NICE
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from nicelib.bijection import Bijection, InputError
+from nicelib.bijection import Bijection
+from nicelib.errors import InputError
 
 
 class Scaling(Bijection):
