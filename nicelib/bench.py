@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from nicelib.errors import InputError
 from nicelib.data import dequantise, load_pixels
+from nicelib.errors import InputError
 from nicelib.masks import parity_mask
 from nicelib.training import TrainConfig, initialise_from_data, make_optimiser, matmul_precision, resolve_precision
 

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import torch
 
-from nicelib.errors import InputError
 from nicelib.data import DATASETS, PROTOCOLS, SPLITS, held_out_split, load_pixels
+from nicelib.errors import InputError
 from nicelib.pretrained import WEIGHTS
 from nicelib.training import RECIPES, TrainConfig, resolve_device, train
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError
 from nicelib.data import bits_per_dim, dequantise
+from nicelib.errors import InputError
 from nicelib.model import NICE
 
 

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nicelib.errors import InputError
 from nicelib.checkpoints import write_atomically
 from nicelib.coupling import AffineCoupling
 from nicelib.data import bits_per_dim, dequantise, load_pixels, quantise
+from nicelib.errors import InputError
 from nicelib.evaluation import evaluate
 from nicelib.inpainting import PARTS, RULES, hidden_part, inpaint
 from nicelib.model import NICE

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nicelib.bijection import Bijection
-from nicelib.errors import InputError
 from nicelib.coupling import AdditiveCoupling, AffineCoupling, make_conditioner
+from nicelib.errors import InputError
 from nicelib.masks import parity_mask
 from nicelib.prior import PRIORS
 from nicelib.scaling import Scaling

@@ -1,14 +1,16 @@
 """Figures in one palette: image grids, training curves, the scale spectrum."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from nicelib.errors import InputError
 from nicelib.data import quantise
+from nicelib.errors import InputError, one_of
 
 #: Okabe and Ito's colours, told apart by colour-blind readers. Figures are opaque white, so dark themes can show them.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
@@ -35,6 +37,50 @@ def use_style() -> None:
             "legend.frameon": False,
         }
     )
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Put a figure on the page at twice the resolution, with a description for those who do not see it, and close it.
+
+    Args:
+        figure: as wide on the page as it is in inches, at its own dots per inch.
+        alt: what the picture says, in a sentence.
+    """
+    from IPython.display import display
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=2 * figure.dpi)
+    width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
+    metadata = {"image/png": {"width": width, "height": height, "alt": alt}}
+    display({"image/png": file.getvalue()}, raw=True, metadata=metadata)
+    plt.close(figure)
+
+
+#: the flow from left to right, as :func:`where_we_are` draws it
+PARTS = ("x", "coupling × 4", "scaling", "z", "prior", "log p(x)")
+
+
+def where_we_are(*here: str) -> None:
+    """Draw the flow as a chain of boxes, today's coloured: the head of each notebook.
+
+    Raises:
+        InputError: a name that is not in :data:`PARTS`.
+    """
+    for part in here:
+        one_of("part", part, PARTS)
+    figure, ax = plt.subplots(figsize=(11, 0.75), layout="none")
+    figure.subplots_adjust(0, 0, 1, 1)
+    for i, part in enumerate(PARTS):
+        box = {"boxstyle": "round,pad=0.55", "fc": ORANGE if part in here else "#EEEEEE", "ec": GREY}
+        ax.text(
+            i, 0, part, ha="center", va="center", bbox=box, fontsize=12, fontweight="bold" if part in here else None
+        )
+        if i:
+            arrow = {"arrowstyle": "->", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (i - 0.39, 0), (i - 0.61, 0), arrowprops=arrow)
+    ax.set(xlim=(-0.5, len(PARTS) - 0.5), ylim=(-1, 1))
+    ax.set_axis_off()
+    show(figure, f"The flow as a chain: {', '.join(PARTS)}. This notebook: {' and '.join(here)}.")
 
 
 def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 28, pad: int = 2) -> np.ndarray:

@@ -6,8 +6,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nicelib.errors import InputError
 from nicelib.checkpoints import load_model
+from nicelib.errors import InputError
 from nicelib.model import NICE
 
 #: the shipped weights: half precision, config, metrics and training command in the header

@@ -21,10 +21,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from nicelib.errors import InputError
 from nicelib.checkpoints import checksum, make_folder, save_model, write_atomically
 from nicelib.coupling import ACTIVATIONS
 from nicelib.data import DATASETS, PROTOCOLS, dequantise, held_out_split, load_pixels
+from nicelib.errors import InputError
 from nicelib.evaluation import evaluate
 from nicelib.model import COUPLINGS, NICE
 from nicelib.prior import PRIORS
