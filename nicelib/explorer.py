@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from nicelib.analysis import disturb, keep_widest, nats_per_pixel, turn_dimension, walks, widest_first
 from nicelib.checkpoints import write_atomically
-from nicelib.coupling import AffineCoupling
 from nicelib.data import bits_per_dim, dequantise, load_pixels, quantise
 from nicelib.errors import InputError
 from nicelib.evaluation import evaluate
@@ -254,13 +254,7 @@ class CodeSpace(Tab):
     def walk(self, a: int, b: int) -> dict[str, Tensor]:
         """Both straight lines in 51 steps: ``code`` and ``pixels`` (51, D), with ``code_nats`` and ``pixels_nats`` (51,)."""
         if not self._path or self._path[0] != (a, b):
-            ends = self.explorer.noisy(self.explorer.digits[[a, b]])
-            t = torch.linspace(0, 1, 51).to(ends)[:, None]
-            z, _ = self.model(ends)
-            code = self.model.inverse((1 - t) * z[0] + t * z[1])
-            pixels = (1 - t) * ends[0] + t * ends[1]
-            nats = {"code_nats": self.model.log_prob(code), "pixels_nats": self.model.log_prob(pixels)}
-            self._path = ((a, b), {"code": code, "pixels": pixels} | nats)
+            self._path = ((a, b), walks(self.model, self.explorer.noisy(self.explorer.digits[[a, b]])))
         return self._path[1]
 
     def draw(self, a: int, b: int, t: float) -> tuple[bytes, str]:
@@ -307,20 +301,16 @@ class Spectrum(Tab):
 
     def keep(self, z: Tensor, k: int) -> Tensor:
         """z (B, D) with all but the k dimensions of largest 1 / exp(s) at the prior's mean."""
-        kept = torch.zeros_like(z)
-        dims = self.model.scaling.log_scale.argsort()[:k]
-        kept[:, dims] = z[:, dims]
-        return kept
+        return keep_widest(self.model, z, k)
 
     def draw(self, k: int, digit: int, rank: int, value: float) -> tuple[bytes, str]:
-        log_scale = self.model.scaling.log_scale
-        spread, order = (-log_scale).exp().sort(descending=True)
+        order = widest_first(self.model)
+        spread = (-self.model.scaling.log_scale).exp()[order]
         digits = self.explorer.digits
         some = digits[torch.linspace(0, len(digits) - 1, 10).long()]
         x = self.explorer.noisy(torch.cat((some, digits[digit : digit + 1])))
         z, _ = self.model(x)
-        turned = z[-1:].clone()
-        turned[:, order[rank]] = value
+        turned = turn_dimension(self.model, z[-1:], rank, value)
         back = self.model.inverse(torch.cat((self.keep(z[:-1], k), z[-1:], turned)))
         change = (back[-1] - back[-2]).cpu().view(self.side, self.side)
 
@@ -402,15 +392,7 @@ class Likelihood(Tab):
         pixels = torch.frombuffer(bytearray(pad), dtype=torch.uint8)
         if len(pixels) != self.model.dim:
             raise InputError(f"a pad of {len(pixels)} pixels; expected {self.model.dim}")
-        angle, step = math.radians(turn), 2 / self.side
-        cos, sin = math.cos(angle), math.sin(angle)
-        where = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
-        where[0, :, 2] = -where[0, :, :2] @ torch.tensor([right * step, down * step])
-        grid = torch.nn.functional.affine_grid(where, (1, 1, self.side, self.side), align_corners=False)
-        x = pixels.float().view(1, 1, self.side, self.side)
-        x = torch.nn.functional.grid_sample(x, grid, align_corners=False).view(1, -1)
-        x = x + 255 * noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-        return x.round().clamp(0, 255).to(torch.uint8)
+        return disturb(pixels[None], right, down, turn, noise)
 
     def draw(self, **values: object) -> tuple[bytes, str]:
         pixels = self.image(**values)
@@ -604,18 +586,6 @@ class Inpainting(Tab):
             f"step {len(nats) - 1} of {values['steps']}: <b>{now.mean():,.0f} nats</b> on average, from {now.min():,.0f} to "
             f"{now.max():,.0f}; the real digit has {goal:,.0f}"
         )
-
-
-@torch.no_grad()
-def nats_per_pixel(model: NICE, x: Tensor) -> Tensor:
-    """What each dimension adds to log p: log p_H(z_d) + s_d, and its share of affine layers' log-det: (B, D), nats."""
-    nats = torch.zeros_like(x)
-    for layer in model.layers[:-1]:
-        if isinstance(layer, AffineCoupling):
-            nats = nats + layer.shift_and_log_scale(x)[1]
-        x, _ = layer(x)
-    z, _ = model.scaling(x)
-    return nats + model.prior.log_prob(z) + model.scaling.log_scale
 
 
 def _lay_out(control: DescriptionWidget) -> None:

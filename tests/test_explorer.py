@@ -153,6 +153,20 @@ def test_spectrum_keeps_the_widest_dimensions(explorer):
     assert kept.sum() == 10 and s[kept].max() < s[~kept].min()
 
 
+@pytest.mark.parametrize("rank", [0, 20, 63])
+def test_spectrum_turns_the_dimension_of_that_rank(explorer, rank):
+    explorer.spectrum.show(digit=4, rank=rank, value=9.0)
+    with torch.no_grad():
+        z, _ = explorer.model(explorer.noisy(explorer.digits[4:5]))
+        d = explorer.model.scaling.log_scale.argsort()[rank]
+        turned = z.clone()
+        turned[0, d] = 9.0
+        change = (explorer.model.inverse(turned) - explorer.model.inverse(z)).abs()
+    text = explorer.spectrum.text.value
+    assert f"pixel in row {d // 8}, column {d % 8}," in text
+    assert f"<b>{(change > 0.02).sum()} pixels</b>" in text and f"farthest by {change.max():.2f}" in text
+
+
 def test_likelihood_image(explorer):
     tab, digit = explorer.likelihood, explorer.digits[3]
     pad, square = digit.numpy().tobytes(), digit.view(8, 8)

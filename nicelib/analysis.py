@@ -1,0 +1,158 @@
+"""What one asks of a trained model, without widgets: nats by pixel, walks, single dimensions, images moved and dirtied."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from nicelib.coupling import AffineCoupling
+from nicelib.errors import InputError, at_least
+from nicelib.model import NICE
+
+
+@torch.no_grad()
+def nats_per_pixel(model: NICE, x: Tensor) -> Tensor:
+    """What each dimension adds to log p (paper, equation 1; sections 3.3 and 3.4), in nats.
+
+        log p_X(x) = sum_d (log p_H(z_d) + s_d)          and, in affine layers, the log-scale of each moved entry
+
+    Args:
+        x: (B, D), dequantised.
+
+    Returns:
+        (B, D); each row adds up to ``model.log_prob(x)``.
+
+    Raises:
+        InputError: x of another shape or dtype.
+
+    >>> model, x = NICE(dim=4, mid_dim=8, hidden=1), torch.rand(2, 4)
+    >>> torch.allclose(nats_per_pixel(model, x).sum(1), model.log_prob(x))
+    True
+    """
+    nats = torch.zeros_like(x)
+    for layer in model.layers[:-1]:
+        if isinstance(layer, AffineCoupling):
+            nats = nats + layer.shift_and_log_scale(x)[1]
+        x, _ = layer(x)
+    z, _ = model.scaling(x)
+    return nats + model.prior.log_prob(z) + model.scaling.log_scale
+
+
+@torch.no_grad()
+def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
+    """From image a to image b twice: straight between their codes, and straight between their pixels.
+
+        code_t = f^-1((1 - t) f(a) + t f(b))          pixels_t = (1 - t) a + t b          t from 0 to 1
+
+    Args:
+        ends: a and b, (2, D), dequantised.
+        steps: points on each line, both ends included.
+
+    Returns:
+        ``code`` and ``pixels``, (steps, D), and log p along them in nats, ``code_nats`` and ``pixels_nats``, (steps,).
+
+    Raises:
+        InputError: fewer than 2 steps, or ends of another shape or dtype.
+
+    >>> walk = walks(NICE(dim=4, mid_dim=8, hidden=1), torch.tensor([[0.0] * 4, [1.0] * 4]), steps=3)
+    >>> walk["pixels"][:, 0].tolist(), walk["code_nats"].shape
+    ([0.0, 0.5, 1.0], torch.Size([3]))
+    """
+    at_least(2, steps=steps)
+    if len(ends) != 2:
+        raise InputError(f"ends of shape {tuple(ends.shape)}; expected two images, (2, {model.dim})")
+    z, _ = model(ends)
+    t = torch.linspace(0, 1, steps).to(ends)[:, None]
+    code = model.inverse((1 - t) * z[0] + t * z[1])
+    pixels = (1 - t) * ends[0] + t * ends[1]
+    nats = {"code_nats": model.log_prob(code), "pixels_nats": model.log_prob(pixels)}
+    return {"code": code, "pixels": pixels} | nats
+
+
+def widest_first(model: NICE) -> Tensor:
+    """The dimensions by rank: index of the largest 1 / exp(s) first (paper, section 3.3); long (D,).
+
+    >>> model = NICE(dim=4, mid_dim=8, hidden=1)
+    >>> _ = model.scaling.log_scale.data.copy_(torch.tensor([0.0, 2.0, -1.0, 1.0]))
+    >>> widest_first(model).tolist()
+    [2, 0, 3, 1]
+    """
+    return model.scaling.log_scale.detach().argsort(stable=True)
+
+
+def keep_widest(model: NICE, z: Tensor, k: int) -> Tensor:
+    """Codes z (B, D) with all but the k dimensions of largest 1 / exp(s) at the prior's mean, 0 (paper, section 3.3).
+
+    Raises:
+        InputError: k below 0 or above D; z of another shape or dtype.
+
+    >>> model = NICE(dim=4, mid_dim=8, hidden=1)
+    >>> _ = model.scaling.log_scale.data.copy_(torch.tensor([0.0, 2.0, -1.0, 1.0]))
+    >>> keep_widest(model, torch.ones(1, 4), 2).tolist()
+    [[1.0, 0.0, 1.0, 0.0]]
+    """
+    model.check(z)
+    if not 0 <= k <= model.dim:
+        raise InputError(f"k = {k}; expected 0 to {model.dim} dimensions")
+    kept, dims = torch.zeros_like(z), widest_first(model)[:k]
+    kept[:, dims] = z[:, dims]
+    return kept
+
+
+def turn_dimension(model: NICE, z: Tensor, rank: int, value: float) -> Tensor:
+    """Codes z (B, D) with one dimension set to ``value``: that of rank 0 has the largest 1 / exp(s), of rank D - 1 the least.
+
+    Back through f^-1, the first ranks change pixels all over a digit, the last hardly one (paper, section 3.3).
+
+    Raises:
+        InputError: a rank outside 0 to D - 1; z of another shape or dtype.
+
+    >>> model = NICE(dim=4, mid_dim=8, hidden=1)
+    >>> _ = model.scaling.log_scale.data.copy_(torch.tensor([0.0, 2.0, -1.0, 1.0]))
+    >>> turn_dimension(model, torch.ones(1, 4), 0, 9.0).tolist()
+    [[1.0, 1.0, 9.0, 1.0]]
+    """
+    model.check(z)
+    if not 0 <= rank < model.dim:
+        raise InputError(f"rank = {rank}; expected 0 to {model.dim - 1}")
+    turned = z.clone()
+    turned[:, widest_first(model)[rank]] = value
+    return turned
+
+
+def disturb(
+    pixels: Tensor, right: int = 0, down: int = 0, turn: float = 0.0, noise: float = 0.0, seed: int = 0
+) -> Tensor:
+    """Square images turned about their centre, then shifted, then dirtied; black comes in from outside.
+
+    Args:
+        pixels: uint8 (N, D), D a square.
+        right, down: shift, in pixels.
+        turn: degrees, anticlockwise.
+        noise: standard deviation of Gaussian noise, as a share of white (255); ``seed`` draws it.
+
+    Returns:
+        uint8 (N, D), on the CPU.
+
+    Raises:
+        InputError: another dtype, or images that are not square.
+
+    >>> disturb(torch.tensor([[9, 0, 0, 0]], dtype=torch.uint8), right=1).tolist()
+    [[0, 9, 0, 0]]
+    >>> disturb(torch.tensor([[9, 0, 0, 0]], dtype=torch.uint8), turn=90).tolist()
+    [[0, 0, 9, 0]]
+    """
+    side = math.isqrt(pixels.shape[-1])
+    if pixels.dtype != torch.uint8 or pixels.shape[1:] != (side * side,):
+        raise InputError(
+            f"pixels of shape {tuple(pixels.shape)} and dtype {pixels.dtype}; expected torch.uint8 (N, side * side)"
+        )
+    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    rotation = torch.tensor([[cos, -sin], [sin, cos]])  # from a place in the new image to where it was in the old
+    shift = rotation @ torch.tensor([[float(right)], [float(down)]]) * (2 / side)  # an image is 2 wide: from -1 to 1
+    source = torch.cat((rotation, -shift), dim=1).expand(len(pixels), 2, 3)
+    images = pixels.cpu().float().view(-1, 1, side, side)
+    places = torch.nn.functional.affine_grid(source, list(images.shape), align_corners=False)
+    x = torch.nn.functional.grid_sample(images, places, align_corners=False).view(len(pixels), -1)
+    x = x + 255 * noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    return x.round().clamp(0, 255).to(torch.uint8)
