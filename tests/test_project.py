@@ -34,6 +34,17 @@ def test_environment_yml_is_pyproject():
     assert pip.split() == ["-", "-e", ".[test]"]
 
 
+def test_the_files_named_in_pyproject_are_there():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["project"]["license"] == "MIT AND CC-BY-SA-3.0"
+    assert [(ROOT / name).read_text().split()[0] for name in settings["project"]["license-files"]] == [
+        "MIT",
+        "Creative",
+    ]
+    for pattern in settings["tool"]["setuptools"]["package-data"]["nicelib"]:
+        assert list((ROOT / "nicelib").glob(pattern)), pattern
+
+
 def test_readme_commands_do_all_their_set_up():
     commands = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(), re.M)
     assert len(commands) == 2
