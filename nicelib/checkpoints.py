@@ -1,15 +1,19 @@
 """Files: written whole or not at all, read without running code, refused when a tensor has changed."""
 
 import hashlib
+import itertools
 import json
 import os
+import shutil
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nicelib.errors import InputError
 from nicelib.model import NICE
@@ -18,16 +22,24 @@ from nicelib.model import NICE
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
     """Call ``write(temporary path)``, then put the finished file in place of ``path`` in one step.
 
+    A link is followed to its file; into a pipe or a device the finished file is copied.
+
     Raises:
         InputError: the file cannot be written (disk full, no such folder, ...); an earlier file is left as it was.
     """
-    path = Path(path)
-    if not path.name:
+    if not Path(path).name or Path(path).is_dir():
         raise InputError(f"could not write {str(path)!r}: that is a folder; give the file a name")
-    temporary = path.with_name(path.name + ".tmp")
+    path = Path(os.path.realpath(path))
+    special = path.exists() and not path.is_file()
+    folder = Path(tempfile.gettempdir()) if special else path.parent
+    temporary = folder / f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp"  # its own, if two write at once
     try:
         write(temporary)
-        with open(temporary, "rb") as file:
+        if special:
+            with open(temporary, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+            return
+        with open(temporary, "r+b") as file:  # Windows flushes only what it may write
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save and safetensors raise the last two
@@ -61,17 +73,50 @@ def checksum(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_model(model: NICE, path: str | Path, dtype: torch.dtype | None = None, **header: object) -> None:
+def unwrap(model: nn.Module) -> NICE:
+    """The NICE inside torch.compile's or data parallelism's wrapper, or the model itself.
+
+    Raises:
+        InputError: something that is no NICE.
+    """
+    inner = model
+    while not isinstance(inner, NICE):
+        inner = getattr(inner, "_orig_mod", getattr(inner, "module", None))
+        if inner is None:
+            raise InputError(f"model of type {type(model).__name__}; expected a NICE")
+    return inner
+
+
+def check_config(model: NICE) -> None:
+    """Raise :class:`InputError` where a layer, a mask or the prior is not what ``model.config`` builds."""
+    try:
+        with torch.device("meta"):
+            twin = NICE(**model.config)
+    except TypeError as error:
+        raise InputError(f"the model's config is {model.config!r}; expected the dictionary that NICE made") from error
+    for mine, theirs in itertools.zip_longest(repr(model).splitlines(), repr(twin).splitlines(), fillvalue="nothing"):
+        if mine != theirs:
+            raise InputError(
+                f"the model has {mine.strip()} where its config builds {theirs.strip()}; "
+                "build it by NICE's own arguments: only what they say is saved"
+            )
+    model.check_masks(model.state_dict())
+
+
+def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, **header: object) -> None:
     """Write the weights as safetensors, the architecture and ``header`` (JSON values) beside them in the file's header.
 
     Args:
-        model: what to save; buffers (masks, units) go along.
+        model: the NICE to save, torch.compile's or data parallelism's wrapper around it or not; buffers (masks,
+            units) go along.
         path: where to.
         dtype: store floating-point tensors so (``torch.float16`` halves the file); default: as they are.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written; a model that is not what its ``config`` says.
     """
+    model = unwrap(model)
+    check_config(model)
     tensors = {
         name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous()
         for name, t in model.state_dict().items()
@@ -95,6 +140,8 @@ def read_header(path: str | Path) -> dict:
         return {key: json.loads(value) for key, value in metadata.items() if key not in ("format", "sha256")}
     except FileNotFoundError:
         raise InputError(f"no weights file {path}; train a model first (nicelib train)") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); name a file that you may read") from error
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path} is not a weights file of nicelib, or is damaged ({error})") from error
 

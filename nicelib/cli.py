@@ -1,19 +1,21 @@
 """The command line: nicelib train | evaluate | sample | summary | bench."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
 from nicelib.data import DATASETS, PROTOCOLS, SPLITS, held_out_split, load_pixels
 from nicelib.errors import InputError
+from nicelib.model import NICEConfig
 from nicelib.pretrained import WEIGHTS
-from nicelib.training import RECIPES, TrainConfig, resolve_device, train
+from nicelib.training import RECIPES, TrainConfig, is_main_process, resolve_device, train
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,6 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"\nnicelib: {stop or 'stopped'}", file=sys.stderr)
         return 130
+    except BrokenPipeError as stop:  # the reader of a pipe has gone
+        sys.stdout = open(os.devnull, "w")  # what is still in the buffer goes nowhere
+        if stop.args and len(stop.args) == 1:
+            print(f"nicelib: {stop}", file=sys.stderr)
+        return 141
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -52,11 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(_train, "train", "Train a model; write weights, a sample grid and a loss curve.")
     sub.add_argument("--recipe", choices=RECIPES, help="set every value of a named recipe; flags given beside it win")
-    for item in dataclasses.fields(TrainConfig):
-        text = f"{item.metadata['help']} (default: {item.default})"
-        choices = item.metadata["choices"]
-        kind = type(item.default)
-        sub.add_argument(_flag(item.name), type=kind, choices=choices, help=text, default=argparse.SUPPRESS)
+    _add_options(sub, TrainConfig)
     sub.add_argument("--data-dir", help="data folder in torchvision's layout (default: NICE_DATA_DIR, else data)")
     sub.add_argument("--out", help="folder for the run's files (default: runs/DATASET)")
     sub.add_argument("--resume", action="store_true", help="continue the run in --out, exactly")
@@ -82,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="samples.png", help="file to write (default: samples.png)")
 
     sub = command(_summary, "summary", "The architecture as torchinfo's table.")
-    for name in ("coupling", "mid_dim", "hidden", "coup_type"):
-        item = TrainConfig.__dataclass_fields__[name]
-        sub.add_argument(_flag(name), type=type(item.default), choices=item.metadata["choices"], default=item.default)
+    _add_options(sub, NICEConfig)
 
     sub = command(_bench, "bench", "Speed of a training step beside the plain masked loop, on this machine.")
     sub.add_argument("--rounds", type=int, default=5, help="alternations of the two (default: 5)")
@@ -94,8 +95,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _add_options(sub: argparse.ArgumentParser, config: type[NICEConfig]) -> None:
+    """A flag for each setting but ``dim``, which the images say."""
+    for item in dataclasses.fields(config)[1:]:
+        kind, choices = item.metadata["kind"], item.metadata["choices"] or None
+        if item.name == "bound":
+            kind = _number_or_none
+        default = "by the mask" if item.default is None else item.default
+        text = f"{item.metadata['help']} (default: {default})"
+        flag = "--" + item.name.replace("_", "-")
+        sub.add_argument(flag, type=kind, choices=choices, help=text, default=argparse.SUPPRESS)
+
+
+def _given(args: argparse.Namespace, config: type[NICEConfig]) -> dict[str, Any]:
+    return {item.name: getattr(args, item.name) for item in dataclasses.fields(config) if hasattr(args, item.name)}
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
+
+
+_number_or_none.__name__ = "number or none"  # what argparse calls it when it complains
 
 
 def _seed(text: str) -> int:
@@ -114,20 +134,23 @@ def _add_weights(sub: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(args, f.name)}
-    config = TrainConfig(**(RECIPES.get(args.recipe, {}) | given))
+    config = TrainConfig(**(RECIPES.get(args.recipe, {}) | _given(args, TrainConfig)))
     out = Path(args.out or f"runs/{config.dataset}")
-    main_process = int(os.environ.get("RANK", 0)) == 0
+    main_process = is_main_process()
     held_out = held_out_split(config.dataset, config.protocol)
+    records = train(config, args.data_dir, out, args.resume, progress=sys.stderr.isatty())
     try:
-        for record in train(config, args.data_dir, out, args.resume, progress=sys.stderr.isatty()):
-            if main_process:
-                print(
-                    f"epoch {record['epoch']:4d}/{config.max_iter}  train {record['train']:8.2f} nats  "
-                    f"{held_out} {record['held_out']:8.2f} nats  "
-                    f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s",
-                    flush=True,
-                )
+        with contextlib.closing(records):  # whatever stops the printing stops the run in good order
+            for record in records:
+                if main_process:
+                    print(
+                        f"epoch {record['epoch']:4d}/{config.max_iter}  train {record['train']:8.2f} nats  "
+                        f"{held_out} {record['held_out']:8.2f} nats  "
+                        f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s",
+                        flush=True,
+                    )
+    except BrokenPipeError as stop:
+        raise BrokenPipeError(f"nobody reads the output; continue with --resume (checkpoints are in {out})") from stop
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
             f"{stop or 'stopped'}; continue with the same command and --resume (checkpoints are in {out})"
@@ -146,7 +169,7 @@ def _finish(config: TrainConfig, out: Path) -> None:
     from nicelib.checkpoints import load_model, write_atomically
     from nicelib.plotting import plot_history, save_images, use_style
 
-    history = json.loads((out / "history.json").read_text())["history"]
+    history = json.loads((out / "history.json").read_text(encoding="utf-8"))["history"]
     generator = torch.Generator().manual_seed(config.seed)
     samples = load_model(out / "best.safetensors").sample(config.sample_size, generator=generator)
     write_atomically(out / "samples.png", lambda path: save_images(samples, path))
@@ -190,12 +213,16 @@ def _summary(args: argparse.Namespace) -> None:
 
     from nicelib.model import NICE
 
-    model = NICE(coupling=args.coupling, mid_dim=args.mid_dim, hidden=args.hidden, coup_type=args.coup_type)
-    print(summary(model, (1, 784), verbose=0))
+    rows = ["depth"]
+    try:
+        "├─".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a redirected stream on Windows is in the code page of the machine
+        rows.append("ascii_only")
+    print(summary(NICE(**_given(args, NICEConfig)), (1, 784), verbose=0, row_settings=rows))
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from nicelib.bench import bench
+    from nicelib.training.bench import bench
 
     for line in bench(resolve_device(args.device), args.rounds, args.steps, args.batch_size):
         print(line, flush=True)

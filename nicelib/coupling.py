@@ -1,28 +1,36 @@
 """Coupling layers and the network inside them (paper, sections 3.2 and 5.1)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nicelib.bijection import Bijection
-from nicelib.errors import InputError
+from nicelib.errors import InputError, at_least, one_of
 from nicelib.masks import selector
 
 ACTIVATIONS = {"leaky_relu": lambda: nn.LeakyReLU(0.2), "relu": nn.ReLU}
 _NEGATIVE_SLOPE = {"leaky_relu": 0.2, "relu": 0.0}
 
 
-def _set_live(layer: nn.Linear, mask: Tensor) -> None:
-    live = selector(mask)
-    if isinstance(live, Tensor):
-        layer.register_buffer("live", live, persistent=False)  # moves with .to(), not saved: the mask is
-    else:
-        layer.live = live
+class _HalfLinear(nn.Linear):
+    """A full-width linear layer that multiplies by its live half only; ``live`` says which columns or rows those are."""
+
+    live: slice | Tensor
+
+    def set_live(self, mask: Tensor) -> None:
+        live = selector(mask)
+        self._buffers.pop("live", None)
+        self.__dict__.pop("live", None)
+        if isinstance(live, Tensor):
+            self.register_buffer("live", live, persistent=False)  # moves with .to(), not saved: the mask is
+        else:
+            self.live = live
 
 
-class KeptInputLinear(nn.Linear):
+class KeptInputLinear(_HalfLinear):
     """A linear layer on the full-width vector that reads only the kept entries.
 
     The other columns of the weight would meet masked zeros: they belong to the usual parameter count, and cost no
@@ -31,13 +39,14 @@ class KeptInputLinear(nn.Linear):
 
     def __init__(self, mask: Tensor, out_features: int) -> None:
         super().__init__(len(mask), out_features)
-        _set_live(self, mask)
+        self.set_live(mask)
 
     def forward(self, x: Tensor) -> Tensor:
+        # The columns left out would be multiplied by zeros: the same sum, half the work.
         return F.linear(x[:, self.live], self.weight[:, self.live], self.bias)
 
 
-class MovedOutputLinear(nn.Linear):
+class MovedOutputLinear(_HalfLinear):
     """A linear layer to the full-width vector that computes only the moved entries; the others are 0.
 
     The other rows of the weight would be masked away: they belong to the usual parameter count, and cost no
@@ -46,10 +55,10 @@ class MovedOutputLinear(nn.Linear):
 
     def __init__(self, in_features: int, moved: Tensor) -> None:
         super().__init__(in_features, len(moved))
-        _set_live(self, moved)
+        self.set_live(moved)
 
     def forward(self, h: Tensor) -> Tensor:
-        y = h.new_zeros(len(h), self.out_features)
+        y = h.new_zeros(h.shape[0], self.out_features)
         y[:, self.live] = F.linear(h, self.weight[self.live], self.bias[self.live])
         return y
 
@@ -73,11 +82,8 @@ def make_conditioner(
     Raises:
         InputError: a non-positive size or an unknown activation.
     """
-    for name, value in (("mid_dim", mid_dim), ("hidden", hidden)):
-        if value < 1:
-            raise InputError(f"{name} = {value}; expected 1 or more")
-    if activation not in ACTIVATIONS:
-        raise InputError(f"activation = {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+    at_least(1, mid_dim=mid_dim, hidden=hidden)
+    one_of("activation", activation, ACTIVATIONS)
     first, last = KeptInputLinear(mask, mid_dim), MovedOutputLinear(mid_dim, (~mask).repeat(outputs))
     middle = [nn.Linear(mid_dim, mid_dim) for _ in range(hidden - 1)]
     layers: list[nn.Module] = []
@@ -113,12 +119,20 @@ class _Coupling(Bijection):
     def _condition(self, x: Tensor, width: int) -> Tensor:
         self.check(x)
         out = self.conditioner(torch.where(self.mask, x, 0))
-        if out.shape != (len(x), width):
+        if out.shape != (x.shape[0], width):
             raise InputError(
                 f"the conditioner returned shape {tuple(out.shape)} for a mask of length {self.dim}; "
-                f"expected {(len(x), width)}"
+                f"expected {(x.shape[0], width)}"
             )
         return out
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        for part in self.conditioner.children():  # which half is live follows from the mask, so it is derived again
+            if isinstance(part, KeptInputLinear):
+                part.set_live(self.mask)
+            elif isinstance(part, MovedOutputLinear):
+                part.set_live((~self.mask).repeat(part.out_features // self.dim))
 
 
 class AdditiveCoupling(_Coupling):
@@ -148,7 +162,8 @@ class AdditiveCoupling(_Coupling):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) -> y (B, D), log_det (B,), which is 0."""
         shift = self._condition(x, self.dim)
-        return torch.where(self.mask, x, x + self.unit * shift), x.new_zeros(len(x))
+        # unit, 1 or each pixel's standard deviation, lets one network steer pixels of very different widths
+        return torch.where(self.mask, x, x + self.unit * shift), x.new_zeros(x.shape[0])
 
     def inverse(self, y: Tensor) -> Tensor:
         """y (B, D) -> x (B, D)."""
@@ -162,12 +177,12 @@ class AffineCoupling(_Coupling):
         y_keep = x_keep
         y_move = x_move * exp(s(x_keep)) + unit * t(x_keep)          log |det dy/dx| = sum of s over the moved entries
 
-    with s = bound * tanh(raw), so that no image can make a scale explode.
+    with s = bound * tanh(raw), so that no image can make a scale explode, or s = raw without a bound.
 
     Args:
         mask: bool (D,), True = kept.
         conditioner: any module (B, D) -> (B, 2D): t in the first D outputs, raw in the last D.
-        bound: largest |s| (nats).
+        bound: largest |s| (nats); None leaves s = raw.
 
     Raises:
         InputError: as :class:`AdditiveCoupling`.
@@ -179,9 +194,12 @@ class AffineCoupling(_Coupling):
     True
     """
 
-    def __init__(self, mask: Tensor, conditioner: nn.Module, bound: float = 2.0) -> None:
+    def __init__(self, mask: Tensor, conditioner: nn.Module, bound: float | None = 2.0) -> None:
         super().__init__(mask, conditioner)
         self.bound = bound
+
+    def extra_repr(self) -> str:
+        return f"bound={self.bound}"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) -> y (B, D), log_det (B,) in nats."""
@@ -194,5 +212,7 @@ class AffineCoupling(_Coupling):
         return torch.where(self.mask, y, (y - shift) * (-log_scale).exp())
 
     def shift_and_log_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, D) -> what is added to, and the log-scale (nats) of, each entry: twice (B, D), 0 log-scale where kept."""
         shift, raw = self._condition(x, 2 * self.dim).chunk(2, dim=-1)
-        return self.unit * shift, torch.where(self.mask, 0, self.bound * raw.tanh())
+        log_scale = raw if self.bound is None else self.bound * raw.tanh()
+        return self.unit * shift, torch.where(self.mask, 0, log_scale)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nicelib.data import bits_per_dim, dequantise
-from nicelib.errors import InputError
+from nicelib.errors import at_least
 from nicelib.model import NICE
 
 
@@ -50,16 +50,14 @@ def evaluate(model: NICE, pixels: Tensor, draws: int = 1, seed: int = 0, batch_s
     Raises:
         InputError: no images, no draws, pixels of the wrong dtype or shape.
     """
-    if draws < 1 or len(pixels) < 1:
-        raise InputError(f"draws = {draws} over {len(pixels)} images; expected 1 or more of both")
+    at_least(1, draws=draws, images=len(pixels), batch_size=batch_size)
     device = model.scaling.log_scale.device
     generator = torch.Generator(device).manual_seed(seed)
-    total = torch.zeros(len(pixels), dtype=torch.float64, device=device)
+    total = torch.zeros(len(pixels), dtype=torch.float64)  # on the CPU: Apple's GPU knows no float64
     for _ in range(draws):
-        for start in range(0, len(pixels), batch_size):
-            x = dequantise(pixels[start : start + batch_size].to(device), generator)
-            total[start : start + batch_size] += model.log_prob(x.to(model.scaling.log_scale))
-    per_image = (total / draws).cpu()
+        noisy = (dequantise(batch.to(device), generator) for batch in pixels.split(batch_size))
+        total += torch.cat([model.log_prob(x.to(model.scaling.log_scale)) for x in noisy]).cpu()
+    per_image = total / draws
     nats = per_image.mean().item()
     error = per_image.std().item() / math.sqrt(len(pixels)) if len(pixels) > 1 else math.nan
     return Evaluation(nats, error, bits_per_dim(nats, model.dim), per_image, draws)

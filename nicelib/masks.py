@@ -3,10 +3,32 @@
 A mask is a boolean vector of length D. True marks an entry the layer keeps and reads; False, one it moves.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError
+from nicelib.errors import InputError, one_of
+
+#: the splits a model can have, and the halves that its layer 0 can keep, the default first
+MASKS = {"parity": ("odd", "even"), "checkerboard": ("odd", "even"), "halves": ("first", "second")}
+
+
+def make_mask(mask: str, dim: int, keep: str) -> Tensor:
+    """A mask by its name in :data:`MASKS`, on the CPU: bool (dim,), True = kept. The checkerboard's images are square.
+
+    Raises :class:`InputError`: an unknown name or half, a ``dim`` that the mask cannot have.
+    """
+    one_of("mask", mask, MASKS)
+    if keep not in MASKS[mask]:
+        raise InputError(f"first = {keep!r} for mask = {mask!r}; expected {' or '.join(map(repr, MASKS[mask]))}")
+    with torch.device("cpu"):  # a mask has values even where a model is built on the meta device
+        if mask != "checkerboard":
+            return (parity_mask if mask == "parity" else half_mask)(dim, keep)
+        side = math.isqrt(max(dim, 0))
+        if side**2 != dim:
+            raise InputError(f"dim = {dim}; expected the square of an even number for the checkerboard, such as 784")
+        return checkerboard_mask(side, side, keep)
 
 
 def parity_mask(dim: int, keep: str = "odd") -> Tensor:

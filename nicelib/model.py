@@ -1,18 +1,61 @@
 """NICE: coupling layers, a scaling layer and a factorised prior (paper, sections 2, 3 and 5.1)."""
 
+import dataclasses
+import inspect
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from nicelib.bijection import Bijection
-from nicelib.coupling import AdditiveCoupling, AffineCoupling, make_conditioner
+from nicelib.config import AT_LEAST_ONE, POSITIVE, check_options, option
+from nicelib.coupling import ACTIVATIONS, AdditiveCoupling, AffineCoupling, make_conditioner
 from nicelib.errors import InputError
-from nicelib.masks import parity_mask
+from nicelib.masks import MASKS, make_mask
 from nicelib.prior import PRIORS
 from nicelib.scaling import Scaling
 
 COUPLINGS = {"additive": AdditiveCoupling, "affine": AffineCoupling}
+
+
+@dataclass(frozen=True)
+class NICEConfig:
+    """The architecture, named here and nowhere else: all that rebuilds a model, saved with its weights.
+
+    Raises:
+        InputError: a value outside its range, an unknown name, a ``dim`` that the mask cannot have.
+
+    >>> NICEConfig(mask="halves").first
+    'first'
+    """
+
+    dim: int = option(784, "number of dimensions D, even")
+    coupling: int = option(4, "number of coupling layers", rule=AT_LEAST_ONE)
+    mid_dim: int = option(1000, "units in a hidden layer", rule=AT_LEAST_ONE)
+    hidden: int = option(5, "hidden layers in a conditioner", rule=AT_LEAST_ONE)
+    coup_type: str = option("additive", "coupling type: NICE's additive, or Real NVP's affine", COUPLINGS)
+    latent: str = option("logistic", "prior of the code z", PRIORS)
+    activation: str = option("leaky_relu", "nonlinearity of the conditioners", ACTIVATIONS)
+    mask: str = option("parity", "how the entries are split: parity is the paper's", MASKS)
+    first: str | None = option(None, "half that layer 0 keeps: odd or even; first or second of halves")
+    bound: float | None = option(2.0, "largest log-scale of an affine layer, or none", rule=POSITIVE)
+
+    def __post_init__(self) -> None:
+        check_options(self, may_be_none=("bound",))
+        if self.first is None and self.mask in MASKS:
+            object.__setattr__(self, "first", MASKS[self.mask][0])
+        self.first_mask()
+
+    def first_mask(self) -> Tensor:
+        """The mask of layer 0, bool (dim,), True = kept; the layers after it alternate."""
+        return make_mask(self.mask, self.dim, str(self.first))
+
+    def architecture(self) -> dict[str, Any]:
+        """These settings alone, where a class adds others: ``NICE(**config.architecture())``."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(NICEConfig)}
 
 
 class NICE(Bijection):
@@ -23,17 +66,10 @@ class NICE(Bijection):
     The defaults are the 22,295,920-parameter MNIST model: four additive coupling layers with five hidden layers of 1000
     units each, masks that alternate (layer 0 keeps the odd indices), one scaling layer, the logistic prior.
 
-    Args:
-        dim: number of dimensions D, even.
-        coupling: number of coupling layers.
-        mid_dim: units in a hidden layer of a conditioner.
-        hidden: hidden layers in a conditioner.
-        coup_type: ``"additive"`` (NICE) or ``"affine"`` (Real NVP).
-        latent: prior of z, ``"logistic"`` or ``"normal"``.
-        activation: ``"leaky_relu"`` (slope 0.2) or ``"relu"``.
+    Args: the fields of :class:`NICEConfig`, by name (``dim``, D, by position too); :class:`InputError` as there.
 
-    Raises:
-        InputError: an odd ``dim``, a non-positive size, an unknown coupling type, prior or activation.
+    Attributes:
+        config: all of them as a dictionary; ``NICE(**model.config)`` builds the architecture again.
 
     >>> model = NICE(dim=4, mid_dim=8, hidden=1)
     >>> x = torch.rand(2, 4)
@@ -42,51 +78,32 @@ class NICE(Bijection):
     (True, torch.Size([2]), torch.Size([3, 4]))
     """
 
-    def __init__(
-        self,
-        dim: int = 784,
-        coupling: int = 4,
-        mid_dim: int = 1000,
-        hidden: int = 5,
-        coup_type: str = "additive",
-        latent: str = "logistic",
-        activation: str = "leaky_relu",
-    ) -> None:
-        super().__init__(dim)
-        if coupling < 1:
-            raise InputError(f"coupling = {coupling}; expected 1 or more coupling layers")
-        for name, value, known in (("coup_type", coup_type, COUPLINGS), ("latent", latent, PRIORS)):
-            if value not in known:
-                raise InputError(f"{name} = {value!r}; expected one of {', '.join(known)}")
-        #: everything needed to build this architecture again: ``NICE(**model.config)``
-        self.config = {
-            "dim": dim,
-            "coupling": coupling,
-            "mid_dim": mid_dim,
-            "hidden": hidden,
-            "coup_type": coup_type,
-            "latent": latent,
-            "activation": activation,
-        }
-        outputs = 1 if coup_type == "additive" else 2
-        mask = parity_mask(dim, keep="odd")
-        for i in range(coupling):
-            conditioner = make_conditioner(mask, mid_dim, hidden, outputs, activation)
+    __signature__ = inspect.signature(NICEConfig)  # what an editor shows
+
+    def __init__(self, dim: int = 784, **architecture: Any) -> None:
+        config = NICEConfig(dim, **architecture)
+        super().__init__(config.dim)
+        self.config = config.architecture()
+        outputs = 1 if config.coup_type == "additive" else 2
+        mask = config.first_mask()
+        for i in range(config.coupling):
+            conditioner = make_conditioner(mask, config.mid_dim, config.hidden, outputs, config.activation)
+            bound = {} if config.coup_type == "additive" else {"bound": config.bound}
             # Direct children, not a list: torchinfo's default depth then reaches every linear layer.
-            self.add_module(f"coupling_{i}", COUPLINGS[coup_type](mask, conditioner))
+            self.add_module(f"coupling_{i}", COUPLINGS[config.coup_type](mask, conditioner, **bound))
             mask = ~mask
-        self.scaling = Scaling(dim)
-        self.prior = PRIORS[latent]()
+        self.scaling = Scaling(config.dim)
+        self.prior = PRIORS[config.latent]()
 
     @property
     def layers(self) -> list[Bijection]:
         """The bijections in the order x passes them: the coupling layers, then the scaling layer."""
-        return list(self.children())
+        return cast(list[Bijection], list(self.children()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) -> z (B, D), log_det (B,) in nats."""
         self.check(x)
-        log_det = x.new_zeros(len(x))
+        log_det = x.new_zeros(x.shape[0])
         for layer in self.layers:
             x, layer_log_det = layer(x)
             log_det = log_det + layer_log_det
@@ -121,3 +138,27 @@ class NICE(Bijection):
             raise InputError(f"n = {n}, temperature = {temperature}; expected both 0 or more, and finite")
         z = temperature * self.prior.sample((n, self.dim), generator)
         return self.inverse(z.to(self.scaling.log_scale))
+
+    def extra_repr(self) -> str:
+        return f"prior={type(self.prior).__name__}"
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; the names of a compiled or wrapped model are understood, masks that are not this model's refused."""
+        plain = {key.replace("_orig_mod.", "").replace("module.", ""): value for key, value in state_dict.items()}
+        return super().load_state_dict(plain, strict, assign)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        self.check_masks(state_dict, prefix)  # before any layer takes anything
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def check_masks(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
+        """Raise :class:`InputError` where the masks among these tensors are not those that ``config`` makes."""
+        mask = NICEConfig(**self.config).first_mask()
+        for i in range(self.config["coupling"]):
+            saved = state_dict.get(f"{prefix}coupling_{i}.mask")
+            if saved is not None and not torch.equal(saved.cpu(), mask):
+                raise InputError(
+                    f"the mask of coupling layer {i} keeps other entries than mask = {self.config['mask']!r}, "
+                    f"first = {self.config['first']!r}; build the model with the masks of these weights"
+                )
+            mask = ~mask

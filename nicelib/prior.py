@@ -37,12 +37,12 @@ class _Standard(Distribution):
 
 
 def _inside(u: Tensor) -> Tensor:
-    """Move 0 and 1 half a step of the generator inside (0, 1), so that their quantiles are finite.
+    """Move exact 0 and 1 half a step of the generator inside (0, 1), so that their quantiles are finite.
 
-    ``torch.rand`` returns multiples of eps/2 in [0, 1 - eps/2], 0 included.
+    ``torch.rand`` returns multiples of eps/2 in [0, 1 - eps/2], 0 included. Every other number stays as it is.
     """
     eps = torch.finfo(u.dtype).eps
-    return u.clamp(eps / 4, 1 - eps / 2)
+    return torch.where(u == 0, eps / 4, torch.where(u == 1, 1 - eps / 2, u))
 
 
 class StandardLogistic(_Standard):
@@ -71,7 +71,7 @@ class StandardLogistic(_Standard):
         return torch.sigmoid(value)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """u in [0, 1] -> the quantile log u - log(1 - u)."""
+        """u in [0, 1] -> the quantile log u - log(1 - u); NaN outside."""
         u = _inside(value)
         return u.log() - torch.log1p(-u)
 
@@ -98,7 +98,7 @@ class StandardNormal(_Standard):
         return torch.special.ndtr(value)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """u in [0, 1] -> the quantile."""
+        """u in [0, 1] -> the quantile; NaN outside."""
         return torch.special.ndtri(_inside(value))
 
 

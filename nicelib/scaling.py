@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nicelib.bijection import Bijection
-from nicelib.errors import InputError
+from nicelib.errors import at_least
 
 
 class Scaling(Bijection):
@@ -33,15 +33,14 @@ class Scaling(Bijection):
     """
 
     def __init__(self, dim: int) -> None:
-        if dim < 1:
-            raise InputError(f"dim = {dim}; expected 1 or more")
+        at_least(1, dim=dim)
         super().__init__(dim)
         self.log_scale = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """h (B, D) -> z (B, D), log_det (B,) in nats."""
         self.check(x)
-        return x * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
+        return x * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[0])
 
     def inverse(self, y: Tensor) -> Tensor:
         """z (B, D) -> h (B, D)."""

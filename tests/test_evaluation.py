@@ -34,7 +34,7 @@ def test_mean_and_standard_error(model):
 def test_bad_input(model):
     with pytest.raises(InputError, match="draws = 0"):
         evaluate(model, load_pixels("mnist-sample", "test"), draws=0)
-    with pytest.raises(InputError, match="over 0 images"):
+    with pytest.raises(InputError, match="images = 0"):
         evaluate(model, torch.zeros(0, 784, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"expected \(B, 784\)"):
         evaluate(model, torch.zeros(3, 100, dtype=torch.uint8))

@@ -13,7 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from nicelib.data import dequantise, load_pixels
 from nicelib.errors import InputError
 from nicelib.masks import parity_mask
-from nicelib.training import TrainConfig, initialise_from_data, make_optimiser, matmul_precision, resolve_precision
+from nicelib.training.batches import draw_batch
+from nicelib.training.device import matmul_precision, resolve_precision, synchronise
+from nicelib.training.loop import make_optimiser, train_step
+from nicelib.training.settings import TrainConfig
+from nicelib.training.start import initialise_from_data
 
 FLOPS_PER_IMAGE = 3 * 38_272_000  # forward, and twice that backward
 
@@ -81,16 +85,18 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: in
     default = resolve_precision("auto", device)
     loops = {
         "plain masked loop, ToTensor DataLoader, Adam, float32": (_plain_loop(pixels, device, batch_size), "highest"),
-        "nicelib, float32": (_nicelib_loop(pixels, device, batch_size), "highest"),
+        "nicelib, float32": (_nicelib_loop(pixels, device, batch_size, "highest"), "highest"),
     }
     if default != "highest":
-        loops[f"nicelib, its default here (precision {default})"] = (_nicelib_loop(pixels, device, batch_size), default)
+        name = f"nicelib, its default here (precision {default})"
+        loops[name] = (_nicelib_loop(pixels, device, batch_size, default), default)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     products: dict[str, list[float]] = {name: [] for name in loops}
     for measured in range(rounds + 1):
         for name, (loop, precision) in loops.items():
+            rate = steps * batch_size / _seconds(loop, steps, device)
             with matmul_precision(precision, device):
-                rate, product = steps * batch_size / _seconds(loop, steps, device), _product_rate(device)
+                product = _product_rate(device)
             if measured:
                 rates[name].append(rate)
                 products[name].append(product)
@@ -132,31 +138,25 @@ def _plain_loop(pixels: Tensor, device: torch.device, batch_size: int) -> Callab
     return step
 
 
-def _nicelib_loop(pixels: Tensor, device: torch.device, batch_size: int) -> Callable[[], None]:
+def _nicelib_loop(pixels: Tensor, device: torch.device, batch_size: int, precision: str) -> Callable[[], None]:
     config = TrainConfig(lr=1e-4)
-    pixels, model = pixels.to(device), config.build().to(device)
+    pixels, model, generator = pixels.to(device), config.build().to(device), torch.Generator(device)
     initialise_from_data(model, dequantise(pixels))
-    optimiser = make_optimiser(model, config)
+    optimiser, steps = make_optimiser(model, config), itertools.count()
 
     def step() -> None:
-        x = dequantise(pixels[torch.randint(len(pixels), (batch_size,), device=device)])
-        loss = -model.log_prob(x).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip, foreach=True)
-        optimiser.step()
+        batch = pixels[torch.randint(len(pixels), (batch_size,), device=device)]
+        train_step(model, optimiser, draw_batch(batch, config, next(steps), generator), config.clip, precision)
 
     return step
 
 
 def _seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     start = time.perf_counter()
     for _ in range(steps):
         step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     return time.perf_counter() - start
 
 

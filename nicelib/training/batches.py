@@ -1,0 +1,63 @@
+"""Which images a step sees, and with which noise: a function of the seed and the step alone."""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+from nicelib.data import dequantise
+from nicelib.training.settings import TrainConfig
+
+
+def stream(seed: int, purpose: str, index: int) -> int:
+    """A seed of its own for each purpose, in 32 bits: torch's CPU generator reads no more of it."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose} {index}".encode(), digest_size=4).digest())
+
+
+def order_of_epoch(generator: torch.Generator, config: TrainConfig, epoch: int, n: int) -> Tensor:
+    """The order of ``n`` images in an epoch: int64 (n,), on the generator's device."""
+    generator.manual_seed(stream(config.seed, "order", epoch))
+    return torch.randperm(n, generator=generator, device=generator.device)
+
+
+def draw_batch(pixels: Tensor, config: TrainConfig, step: int, generator: torch.Generator) -> Tensor:
+    """The images of one step, moved and dequantised with noise of the step's own: uint8 (B, D) -> (B, D) in [0, 1).
+
+    Args:
+        pixels: the images of this step, on the device that trains.
+        step: counted over the whole run.
+        generator: on the pixels' device; seeded here. Seeding by the step, not drawing on from the last one, is what
+            makes every resume exact.
+    """
+    generator.manual_seed(stream(config.seed, "noise", step))
+    return dequantise(shift_images(pixels, config.shift, generator) if config.shift else pixels, generator)
+
+
+def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Move a share of the images by -1, 0 or 1 pixel along each axis; what comes in at a border is black.
+
+    Integers stay integers, so that the dequantised image keeps its meaning. Not in the paper.
+
+    Args:
+        pixels: uint8 (B, side * side).
+        share: probability that an image is moved.
+        generator: on the pixels' device.
+
+    Returns:
+        uint8 (B, side * side).
+
+    >>> image = torch.eye(4, dtype=torch.uint8).view(1, 16)
+    >>> torch.equal(shift_images(image, 0.0), image)
+    True
+    """
+    side = math.isqrt(pixels.shape[1])
+    device = pixels.device
+    offset = torch.randint(0, 3, (len(pixels), 2), generator=generator, device=device)
+    moved = torch.rand(len(pixels), 1, generator=generator, device=device) < share
+    offset = torch.where(moved, offset, 1)
+    padded = torch.nn.functional.pad(pixels.view(-1, side, side), (1, 1, 1, 1))
+    index = torch.arange(side, device=device)
+    rows, columns = offset[:, :1] + index, offset[:, 1:] + index
+    image = torch.arange(len(pixels), device=device)[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None, :]].view(len(pixels), -1)

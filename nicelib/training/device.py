@@ -1,0 +1,104 @@
+"""Where a run computes, at which precision, and how its processes find each other."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed
+
+from nicelib.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``"auto"``: CUDA where there is one, else the CPU; InputError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device = {name!r}; expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    try:
+        torch.Generator(device)  # all noise is drawn on the device
+    except (AssertionError, RuntimeError):
+        raise InputError(f"device = {name!r} is not on this machine; use cpu or auto") from None
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``"auto"``: TF32 on CUDA, bfloat16 products on CPUs with instructions for them, else full float32.
+
+    Weights, gradients, Adam, the log-likelihood's sums and every evaluation stay in float32.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "high"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "highest"
+
+
+@contextmanager
+def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Matrix products within a ``with`` block: ``"highest"`` (float32), ``"high"`` (TF32) or ``"bf16"`` (autocast).
+
+    What was set before, by torch's old way or its new one, is in force again afterwards.
+    """
+    wanted = "tf32" if precision == "high" else "ieee"
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    changed = [
+        (b, was) for b, was in zip(backends, before, strict=True) if was != wanted and (was, wanted) != ("none", "ieee")
+    ]
+    try:
+        for backend, _ in changed:
+            backend.fp32_precision = wanted
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+            yield
+    finally:
+        for backend, was in changed:
+            backend.fp32_precision = was
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and prints: the only one, or torchrun's first."""
+    return _number("WORLD_SIZE", 1) == 1 or _number("RANK", 0) == 0
+
+
+def start_process(device: str) -> tuple[int, int, torch.device]:
+    """Number of processes, this one's rank, and its device; joins torchrun's group where there is one.
+
+    Raises:
+        InputError: a device that is not there; variables of torchrun's that no torchrun set.
+    """
+    world = _number("WORLD_SIZE", 1)
+    if world == 1:
+        return 1, 0, resolve_device(device)
+    if missing := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise InputError(
+            f"WORLD_SIZE = {world} in the environment, but not {', '.join(missing)}; "
+            "start several processes by torchrun, or unset WORLD_SIZE for one"
+        )
+    local = _number("LOCAL_RANK", 0)
+    cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    resolved = resolve_device(f"cuda:{local}" if cuda else device)
+    if resolved.type == "cuda":
+        torch.cuda.set_device(resolved)
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if resolved.type == "cuda" else "gloo")
+    return world, distributed.get_rank(), resolved
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or (name == "WORLD_SIZE" and int(text) < 1):
+        raise InputError(f"{name} = {text!r} in the environment; expected a number, as torchrun sets it: unset it")
+    return int(text)

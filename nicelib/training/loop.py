@@ -1,0 +1,308 @@
+"""Maximum likelihood: the training step, and the loop around it (paper, section 5.1)."""
+
+import dataclasses
+import inspect
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+
+from nicelib.checkpoints import save_model, unwrap, write_atomically
+from nicelib.data import dequantise, held_out_split, load_pixels
+from nicelib.errors import InputError
+from nicelib.evaluation import evaluate
+from nicelib.model import NICE
+from nicelib.training.batches import draw_batch, order_of_epoch
+from nicelib.training.device import matmul_precision, resolve_precision, start_process, synchronise
+from nicelib.training.resume import claim, damaged, read_resume, write_resume
+from nicelib.training.settings import TrainConfig
+from nicelib.training.start import initialise_from_data
+
+
+def make_optimiser(model: NICE, config: TrainConfig) -> torch.optim.AdamW:
+    """Fused Adam in three groups: matrices (with weight decay), biases, scales (with their own learning rate)."""
+    scales = [model.scaling.log_scale]
+    conditioners = [p for layer in model.layers[:-1] for p in layer.parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in conditioners if p.ndim == 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in conditioners if p.ndim == 1]},
+        {"params": scales, "lr": config.lr * config.scale_lr},
+    ]
+    betas = (config.momentum, config.decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, weight_decay=0, fused=True)
+
+
+def lr_factor(step: int, steps: int, schedule: str) -> float:
+    """The learning rate of a step as a fraction of its peak.
+
+    >>> [round(lr_factor(s, 100, "one-cycle"), 2) for s in (0, 5, 10, 55, 100)]
+    [0.04, 0.52, 1.0, 0.5, 0.0]
+    >>> [round(lr_factor(s, 100, "linear"), 2) for s in (0, 5, 10, 82, 100)]
+    [0.04, 0.52, 1.0, 0.2, 0.0]
+    """
+    if schedule == "constant":
+        return 1.0
+    warmup = max(1, steps // 10)
+    if step < warmup:
+        return 0.04 + 0.96 * step / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return 1 - done if schedule == "linear" else 0.5 + 0.5 * math.cos(math.pi * done)
+
+
+def train_step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, clip: float = 0.0, precision: str = "highest"
+) -> Tensor:
+    """One step up the log-likelihood of a batch (paper, equation 1 and section 5.1).
+
+    Args:
+        model: a NICE, or torch.compile's or data parallelism's wrapper around one.
+        optimiser: over its parameters.
+        x: (B, D) dequantised images.
+        clip: largest norm of the gradient; 0 = no clipping.
+        precision: of the matrix products, as :func:`nicelib.training.matmul_precision`.
+
+    Returns:
+        The loss, minus the mean log-likelihood in nats, a detached tensor on the device: reading it would wait.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    with matmul_precision(precision, x.device):
+        z, log_det = model(x)
+        loss = -(unwrap(model).prior.log_prob(z).sum(-1) + log_det).mean()
+        loss.backward()
+    if clip:
+        clip_grad_norm_(model.parameters(), clip, foreach=True)
+    optimiser.step()
+    return loss.detach()
+
+
+def train(
+    config: TrainConfig,
+    data_dir: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    model: nn.Module | None = None,
+    progress: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Train by maximum likelihood; a generator of one record an epoch.
+
+    Each record holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` (nats; the
+    split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each epoch), ``lr``, ``images_per_s`` of the
+    training steps and ``seconds`` of training since the run began.
+
+    With ``out`` the run writes ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every``
+    epochs, ``history.json`` and ``resume.pt``: after every ``save_every`` epochs, after an epoch that ends a minute or
+    more after the last one written, at the end, at an interrupt, when the caller stops asking for records. Noise and
+    order depend on the seed and the step alone, so a run that was killed and resumed ends on the same numbers.
+
+    Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes. There an interrupt
+    stops at once, and resuming goes on from the last ``resume.pt``.
+
+    Args:
+        config: the settings.
+        data_dir: as :func:`nicelib.load_pixels`.
+        out: folder for the files, this run's alone; none are written without it.
+        resume: continue the run in ``out`` (or begin it, where there is none yet).
+        model: a model to train in place, compiled or not; default: ``config.build()``. With ``init = "data"`` a fresh one.
+        progress: show a bar over the steps of each epoch.
+
+    Raises:
+        InputError: settings that do not fit the data, the folder or the machine; a loss that is not finite.
+        KeyboardInterrupt: after Ctrl-C, once the current step, or what follows an epoch's last step, is done and
+            ``resume.pt`` is written.
+    """
+    run = _Run(config, data_dir, Path(out) if out else None, model)
+    with claim(run.out if run.rank == 0 else None):
+        run.begin(resume)
+        while run.state["epoch"] < config.max_iter:
+            with _deferred_interrupt(run.world == 1) as interrupted:
+                run.do_steps(interrupted, progress)
+                record = run.finish_epoch()
+                if interrupted.is_set():
+                    run.save_resume()
+                    raise KeyboardInterrupt(f"stopped after epoch {record['epoch']}")
+            try:
+                yield record
+            except GeneratorExit:  # the caller asks for no more: as after Ctrl-C
+                if not sys.is_finalizing():
+                    run.save_resume()
+                raise
+
+
+class _Run:
+    """A run: its images on the device, its model and optimiser, and how far it is."""
+
+    def __init__(
+        self, config: TrainConfig, data_dir: str | Path | None, out: Path | None, model: nn.Module | None
+    ) -> None:
+        self.out = out
+        self.world, self.rank, self.device = start_process(config.device)
+        self.config = dataclasses.replace(config, precision=resolve_precision(config.precision, self.device))
+        if config.batch_size % self.world:
+            raise InputError(f"batch_size = {config.batch_size}; expected a multiple of the {self.world} processes")
+        self.pixels, self.held_out = self._load(data_dir)
+        self.steps = len(self.pixels) // config.batch_size  # an epoch; the rest of the images wait for the next order
+        if self.steps < 1:
+            raise InputError(
+                f"batch_size = {config.batch_size}; expected at most the {len(self.pixels)} training images"
+            )
+        model = config.build(self.pixels.shape[1]) if model is None else model
+        self.model, self.forward = unwrap(model).to(self.device), model
+        self.generator = torch.Generator(self.device)
+        self.optimiser = make_optimiser(self.model, config)
+        total = self.steps * config.max_iter
+        self.scheduler = LambdaLR(self.optimiser, lambda step: lr_factor(step, total, config.schedule))
+        self.losses = torch.zeros(self.steps, device=self.device)
+        self.state: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
+        self.saved_at = time.monotonic()
+        #: what a resumed run must have in common with the one before
+        self.identity = {
+            "config": dataclasses.asdict(self.config),
+            "machine": f"{self.device.type} x {self.world}",
+            "model_config": self.model.config,
+        }
+
+    def _load(self, data_dir: str | Path | None) -> list[Tensor]:
+        """Training and held-out images, uint8 (N, D); one process of a machine downloads what is missing."""
+        others_wait = self.world > 1 and int(os.environ["LOCAL_RANK"]) > 0
+        if others_wait:
+            distributed.barrier()
+        splits = ("train", held_out_split(self.config.dataset, self.config.protocol))
+        images = [
+            load_pixels(self.config.dataset, split, data_dir, protocol=self.config.protocol).to(self.device)
+            for split in splits
+        ]
+        if self.world > 1 and not others_wait:
+            distributed.barrier()
+        return images
+
+    def begin(self, resume: bool) -> None:
+        """Go on where ``resume.pt`` stopped, or start the model from the data."""
+        saved = read_resume(self.out, self.identity, resume)
+        if saved and self.out:
+            try:
+                for name, part in self._parts().items():
+                    part.load_state_dict(saved[name])
+                self.state = {key: saved["state"][key] for key in self.state}
+                self.losses.copy_(saved["losses"])
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise damaged(self.out / "resume.pt", error) from error
+        elif self.config.init == "data":
+            start = self.pixels[order_of_epoch(self.generator, self.config, 0, len(self.pixels))[:10_000]]
+            initialise_from_data(self.model, dequantise(start, self.generator))
+        if self.world > 1:
+            known = inspect.signature(DistributedDataParallel).parameters  # torch 2.14 has renamed it
+            name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            self.forward = DistributedDataParallel(self.forward, **{name: False})
+
+    def do_steps(self, interrupted: threading.Event, progress: bool) -> None:
+        """The steps that are left of the epoch; KeyboardInterrupt, with ``resume.pt`` written, when interrupted."""
+        config, state, first = self.config, self.state, self.state["step"]
+        order = order_of_epoch(self.generator, config, state["epoch"] + 1, len(self.pixels))
+        name, quiet = f"epoch {state['epoch'] + 1}", not progress or self.rank > 0
+        start = time.perf_counter()
+        with tqdm(total=self.steps, initial=first, desc=name, leave=False, disable=quiet) as bar:
+            for step in range(first, self.steps):
+                pixels = self.pixels[order[step * config.batch_size : (step + 1) * config.batch_size]]
+                x = draw_batch(pixels, config, state["epoch"] * self.steps + step, self.generator)
+                x = x.tensor_split(self.world)[self.rank].to(self.model.scaling.log_scale)
+                self.losses[step] = train_step(self.forward, self.optimiser, x, config.clip, config.precision)
+                self.scheduler.step()
+                state["step"] = step + 1
+                bar.update()
+                if interrupted.is_set():
+                    break
+        synchronise(self.device)
+        elapsed = time.perf_counter() - start
+        state["seconds"] += elapsed
+        self.images_per_s = (state["step"] - first) * config.batch_size / elapsed
+        if state["step"] < self.steps:
+            if self.losses.isfinite().all():  # else the earlier checkpoint is the good one
+                self.save_resume()
+            raise KeyboardInterrupt(f"stopped in {name} after step {state['step']} of {self.steps}")
+
+    def finish_epoch(self) -> dict[str, Any]:
+        """Evaluate and write the files; the epoch's record."""
+        state, epoch = self.state, self.state["epoch"] + 1
+        if self.world > 1:
+            distributed.all_reduce(self.losses)
+            self.losses /= self.world
+        losses = self.losses.cpu().double()  # not on the device: Apple's knows no float64
+        record = {"epoch": epoch, "train": -losses.mean().item()}
+        if not math.isfinite(record["train"]):
+            bad = int((~losses.isfinite()).nonzero()[0])
+            raise self._diverged(f"is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {self.steps}")
+        record["held_out"] = evaluate(self.model, self.held_out, seed=self.config.seed).nats
+        if not math.isfinite(record["held_out"]):  # the last update broke the weights: keep them out of every file
+            raise self._diverged(
+                f"is {-record['held_out']} on held-out images in epoch {epoch} after step {self.steps}"
+            )
+        record |= {"lr": self.optimiser.param_groups[0]["lr"], "images_per_s": self.images_per_s}
+        record["seconds"] = state["seconds"]
+        state |= {"epoch": epoch, "step": 0, "history": [*state["history"], record]}
+        if self.out and self.rank == 0:
+            self._save_weights(self.out, record)
+        state["best"] = max(state["best"], record["held_out"])
+        last = epoch == self.config.max_iter
+        if last or epoch % self.config.save_every == 0 or time.monotonic() - self.saved_at > 60:
+            self.save_resume()
+        return record
+
+    def _save_weights(self, out: Path, record: dict[str, Any]) -> None:
+        config = dataclasses.asdict(self.config)
+        header = {"train_config": config, "metrics": record}
+        if record["held_out"] > self.state["best"]:
+            save_model(self.model, out / "best.safetensors", **header)
+        if record["epoch"] % self.config.save_every == 0:
+            save_model(self.model, out / f"epoch_{record['epoch']:04d}.safetensors", **header)
+        text = json.dumps({"config": config, "history": self.state["history"]}, indent=1)
+        write_atomically(out / "history.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def save_resume(self) -> None:
+        """Write ``resume.pt``, where the run has a folder."""
+        if self.out and self.rank == 0:
+            content = {name: part.state_dict() for name, part in self._parts().items()}
+            write_resume(self.out, content | self.identity | {"state": self.state, "losses": self.losses.cpu()})
+            self.saved_at = time.monotonic()
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.model, "optimiser": self.optimiser, "scheduler": self.scheduler}
+
+    def _diverged(self, what: str) -> InputError:
+        cure = "try a smaller --lr" + ("" if self.config.clip else ", or --clip 200")
+        good = self.out and self.state["history"]
+        kept = f"the last good checkpoint is in {self.out}" if good else "nothing was saved before it"
+        return InputError(f"the loss {what}; {kept}: {cure}")
+
+
+@contextmanager
+def _deferred_interrupt(wanted: bool) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event that the loop reads between steps, when the state is whole."""
+    event = threading.Event()
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def on_interrupt(*_: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

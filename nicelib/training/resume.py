@@ -1,0 +1,142 @@
+"""The files of a run: a folder of its own, and ``resume.pt``, from which it goes on to the same numbers."""
+
+import contextlib
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from nicelib.checkpoints import checksum, make_folder, write_atomically
+from nicelib.errors import InputError
+from nicelib.model import NICEConfig
+from nicelib.training.settings import TrainConfig
+
+FREE = {"device", "save_every", "sample_size"}  # these do not change the numbers; "machine" tells cpu from cuda
+_claims: dict[Path, IO[bytes]] = {}  # the folders that this process writes to
+
+
+@contextlib.contextmanager
+def claim(out: Path | None) -> Iterator[None]:
+    """Keep every other process out of a run's folder, until the block ends or this process does.
+
+    A run that this process left unfinished gives the folder up.
+
+    Raises:
+        InputError: another process is writing there; the folder cannot be made.
+    """
+    if not out:
+        yield
+        return
+    path = make_folder(out).resolve() / ".lock"
+    if path in _claims:
+        _claims.pop(path).close()
+    while True:
+        try:
+            file = _claims[path] = open(path, "ab")
+        except OSError as error:
+            raise InputError(f"could not write to {out} ({error.strerror}); choose another --out") from error
+        try:
+            _lock(file)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break  # else its last owner has just deleted it
+        except OSError as error:
+            _claims.pop(path).close()
+            raise InputError(
+                f"{out} is taken: another run is writing there; choose another --out, or wait for its end"
+            ) from error
+        file.close()
+    for left_behind in path.parent.glob("*.[0-9]*.tmp"):  # half a file of a run that was killed
+        left_behind.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if _claims.get(path) is file:
+            del _claims[path]
+            with contextlib.suppress(OSError):  # Windows deletes no open file
+                path.unlink()
+        file.close()
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock an open file for this process, or raise OSError; the lock ends with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def write_resume(out: Path, content: dict[str, Any]) -> None:
+    """Write ``resume.pt`` in one step, with a checksum over all of it."""
+    content = content | {"sha256": _checksum(content)}
+    write_atomically(out / "resume.pt", lambda temporary: torch.save(content, temporary))
+
+
+def read_resume(out: Path | None, run: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """What ``resume.pt`` in ``out`` holds, or None where a run begins; ``run`` says what must be the same.
+
+    Raises:
+        InputError: a folder that holds a run and no ``resume``; a file that is damaged or of another run.
+    """
+    path = out / "resume.pt" if out else None
+    if not out or not path:
+        return None
+    if not resume:
+        if any((out / name).exists() for name in ("resume.pt", "history.json", "best.safetensors")):
+            raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        return None
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(saved, dict):
+            raise TypeError("it does not hold a dictionary")
+        if saved["sha256"] != _checksum(saved):
+            raise ValueError("its checksum is wrong")
+        # Files written before a setting existed have its default.
+        before = asdict(TrainConfig()) | asdict(NICEConfig()) | saved["config"] | saved["model_config"]
+        before |= {"machine": saved["machine"]}
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); ask its owner, or choose another --out") from error
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise damaged(path, error) from error
+    now = run["config"] | run["model_config"] | {"machine": run["machine"]}
+    changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in FREE and before.get(k) != now[k]]
+    if changed:
+        raise InputError(
+            f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
+        )
+    return saved
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """The error for a resume file whose content makes no sense."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return InputError(f"{path} is not a resume file of nicelib, or is damaged ({reason}); delete it to begin again")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    parts = {f"model.{name}": t for name, t in content["model"].items()}
+    for index, moments in content["optimiser"]["state"].items():
+        parts |= {f"optimiser.{index}.{name}": t for name, t in moments.items()}
+    rest = [content[name] for name in ("config", "machine", "model_config", "state", "scheduler")]
+    text = json.dumps([*rest, content["optimiser"]["param_groups"]], sort_keys=True)
+    parts["text"] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    return checksum(parts | {"losses": content["losses"]})

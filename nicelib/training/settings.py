@@ -1,0 +1,86 @@
+"""Every setting of a training run, and the recipes: named sets of them (paper, section 5.1)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nicelib.config import AT_LEAST_ONE, BELOW_ONE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, option
+from nicelib.data import DATASETS, PROTOCOLS
+from nicelib.model import NICE, NICEConfig
+
+PRECISIONS = ("auto", "highest", "high", "bf16")
+SCHEDULES = ("one-cycle", "linear", "constant")
+INITS = ("data", "zero")
+
+
+@dataclass(frozen=True)
+class TrainConfig(NICEConfig):
+    """The architecture and every setting of a training run; thirteen keep the notes' names and defaults.
+
+    Raises:
+        InputError: a value outside its range or an unknown name.
+    """
+
+    dataset: str = option("mnist", "data set", DATASETS)
+    batch_size: int = option(200, "images in a mini-batch, over all processes", rule=AT_LEAST_ONE)
+    max_iter: int = option(50, "training length in epochs", rule=AT_LEAST_ONE)
+    sample_size: int = option(64, "images to generate at the end", rule=AT_LEAST_ONE)
+    lr: float = option(1e-3, "Adam's learning rate; the peak of the schedule", rule=POSITIVE)
+    momentum: float = option(0.9, "Adam's beta1", rule=BELOW_ONE)
+    decay: float = option(0.999, "Adam's beta2", rule=BELOW_ONE)
+    save_every: int = option(5, "epochs between weight snapshots", rule=AT_LEAST_ONE)
+    init: str = option("data", "start of shifts and scales: from the data, or zero as in the authors' code", INITS)
+    schedule: str = option(
+        "one-cycle",
+        "learning rate: up over a tenth of the run, then down to 0 as a cosine or a line; or constant",
+        SCHEDULES,
+    )
+    scale_lr: float = option(20.0, "learning rate of the scaling layer, as a multiple of lr", rule=POSITIVE)
+    weight_decay: float = option(0.0, "decoupled weight decay (AdamW) of the conditioners' matrices", rule=NOT_NEGATIVE)
+    clip: float = option(
+        200.0, "largest norm of the gradient of the mean nats an image; 0 = no clipping", rule=NOT_NEGATIVE
+    )
+    shift: float = option(
+        0.0, "share of the training images moved by up to one pixel each time they are drawn", rule=SHARE
+    )
+    eps: float = option(1e-8, "Adam's epsilon", rule=POSITIVE)
+    protocol: str = option("paper", "which images train (see nicelib.data)", PROTOCOLS)
+    precision: str = option(
+        "auto", "matrix products in training: float32 (highest), TF32 on CUDA (high), bfloat16 (bf16)", PRECISIONS
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
+    seed: int = option(0, "seed of the weights, the order of the images and the noise", rule=SEED)
+
+    def build(self, dim: int = 784) -> NICE:
+        """A fresh model of this configuration, its weights drawn from ``seed``."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return NICE(**(self.architecture() | {"dim": dim}))
+
+
+#: Named settings for ``nicelib train --recipe NAME``: what differs from the defaults of :class:`TrainConfig`.
+RECIPES: dict[str, dict[str, Any]] = {
+    "notes": {
+        "max_iter": 50,
+        "init": "zero",
+        "schedule": "constant",
+        "scale_lr": 1.0,
+        "clip": 0.0,
+        "eps": 1e-4,
+        "protocol": "notes",
+    },
+    "paper": {
+        "max_iter": 1500,
+        "decay": 0.99,
+        "eps": 1e-4,
+        "activation": "relu",
+        "init": "zero",
+        "schedule": "constant",
+        "scale_lr": 1.0,
+        "clip": 0.0,
+    },
+    "reference": {"max_iter": 34, "lr": 2e-3, "weight_decay": 0.3, "shift": 0.3, "protocol": "reference"},
+    "sample": {"dataset": "mnist-sample", "batch_size": 50, "max_iter": 5, "lr": 2e-3},
+    "sprint": {"batch_size": 50, "max_iter": 3, "lr": 1.5e-3, "schedule": "linear", "weight_decay": 0.2},
+}
