@@ -19,6 +19,10 @@ class Bijection(nn.Module):
         super().__init__()
         self.dim = dim
 
+    def inverse(self, y: Tensor) -> Tensor:
+        """y (B, D) -> x (B, D)."""
+        raise NotImplementedError
+
     def check(self, x: Tensor) -> None:
         """Raise :class:`InputError` unless ``x`` is a floating-point batch of shape (B, dim)."""
         if x.ndim != 2 or x.shape[1] != self.dim:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +20,7 @@ from nicelib.errors import InputError
 from nicelib.model import NICE
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary path)``, then put the finished file in place of ``path`` in one step.
 
     A link is followed to its file; into a pipe or a device the finished file is copied.
@@ -69,7 +70,7 @@ def checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -79,7 +80,7 @@ def unwrap(model: nn.Module) -> NICE:
     Raises:
         InputError: something that is no NICE.
     """
-    inner = model
+    inner: Any = model
     while not isinstance(inner, NICE):
         inner = getattr(inner, "_orig_mod", getattr(inner, "module", None))
         if inner is None:
@@ -158,7 +159,7 @@ def load_model(path: str | Path) -> NICE:
     ...     load_model(f"{folder}/model.safetensors").dim
     4
     """
-    config = read_header(path).get("config")
+    config: Any = read_header(path).get("config")
     try:
         model = NICE(**config).float()  # whatever torch's default dtype is
         with safe_open(path, "pt") as file:

@@ -161,10 +161,8 @@ def _train(args: argparse.Namespace) -> None:
 
 def _finish(config: TrainConfig, out: Path) -> None:
     """Draw the best model's samples and the curve beside the checkpoints."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     from nicelib.checkpoints import load_model, write_atomically
     from nicelib.plotting import plot_history, save_images, use_style
@@ -173,10 +171,11 @@ def _finish(config: TrainConfig, out: Path) -> None:
     generator = torch.Generator().manual_seed(config.seed)
     samples = load_model(out / "best.safetensors").sample(config.sample_size, generator=generator)
     write_atomically(out / "samples.png", lambda path: save_images(samples, path))
-    use_style()
-    figure = plot_history(history).figure
-    write_atomically(out / "curve.png", lambda path: figure.savefig(path, format="png", dpi=120))
-    plt.close(figure)
+    with rc_context():
+        use_style()
+        figure = Figure(figsize=(6, 3.5))
+        plot_history(history, figure.subplots())
+        write_atomically(out / "curve.png", lambda path: figure.savefig(path, format="png", dpi=120))
     best = max(history, key=lambda r: r["held_out"])
     print(f"best epoch {best['epoch']}; weights, samples.png and curve.png are in {out}")
 

@@ -1,6 +1,7 @@
 """Coupling layers and the network inside them (paper, sections 3.2 and 5.1)."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from nicelib.bijection import Bijection
 from nicelib.errors import InputError, at_least, one_of
 from nicelib.masks import selector
 
-ACTIVATIONS = {"leaky_relu": lambda: nn.LeakyReLU(0.2), "relu": nn.ReLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"leaky_relu": lambda: nn.LeakyReLU(0.2), "relu": nn.ReLU}
 _NEGATIVE_SLOPE = {"leaky_relu": 0.2, "relu": 0.0}
 
 
@@ -105,6 +106,7 @@ class _Coupling(Bijection):
 
     mask: Tensor
     unit: Tensor
+    conditioner: Any  # a module, (B, D) -> (B, D or 2D)
 
     def __init__(self, mask: Tensor, conditioner: nn.Module) -> None:
         if mask.ndim != 1 or mask.dtype != torch.bool:

@@ -159,7 +159,7 @@ def _read_sample() -> tuple[Tensor, Tensor]:
     try:
         with Image.open(SAMPLE) as picture:
             pixels = np.asarray(picture).reshape(50, 28, 100, 28).swapaxes(1, 2).reshape(5000, 784)
-        if zlib.crc32(pixels) != 0xDA5FC5F0:
+        if zlib.crc32(pixels.tobytes()) != 0xDA5FC5F0:
             raise ValueError("pixels were changed")
     except Exception as error:  # a damaged file shows as OSError, SyntaxError, ValueError, ...
         raise InputError(f"{SAMPLE} cannot be read ({_cause(error)}); install the package again") from error

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,9 +96,14 @@ class NICE(Bijection):
         self.prior = PRIORS[config.latent]()
 
     @property
+    def couplings(self) -> list[Any]:
+        """The coupling layers, from layer 0 on."""
+        return [getattr(self, f"coupling_{i}") for i in range(self.config["coupling"])]
+
+    @property
     def layers(self) -> list[Bijection]:
         """The bijections in the order x passes them: the coupling layers, then the scaling layer."""
-        return cast(list[Bijection], list(self.children()))
+        return [*self.couplings, self.scaling]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) -> z (B, D), log_det (B,) in nats."""

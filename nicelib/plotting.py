@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from nicelib.data import quantise
@@ -52,7 +53,7 @@ def show(figure: Figure, alt: str) -> None:
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=2 * figure.dpi)
     # 256 colours of its own: no eye sees the difference, and a page of figures weighs two fifths
-    Image.open(drawn).convert("RGB").quantize(256, dither=0).save(file, format="PNG", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
     width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
     metadata = {"image/png": {"width": width, "height": height, "alt": alt}}
     display({"image/png": file.getvalue()}, raw=True, metadata=metadata)
@@ -102,11 +103,11 @@ def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 
             f"images of shape {tuple(images.shape)}; expected (N, {height * width}) to draw {height} x {width}"
         )
     pixels = quantise(images.detach()) if images.is_floating_point() else images
-    pixels = pixels.cpu().numpy().reshape(-1, height, width)
-    columns = min(columns, len(pixels)) or 1
-    rows = -(-len(pixels) // columns)
+    tiles = pixels.cpu().numpy().reshape(-1, height, width)
+    columns = min(columns, len(tiles)) or 1
+    rows = -(-len(tiles) // columns)
     grid = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad), 128, np.uint8)
-    for i, image in enumerate(pixels):
+    for i, image in enumerate(tiles):
         top, left = pad + (i // columns) * (height + pad), pad + (i % columns) * (width + pad)
         grid[top : top + height, left : left + width] = image
     return grid
@@ -145,7 +146,7 @@ def plot_history(history: list[dict], ax: Axes | None = None, paper: bool = True
     ax.plot(epochs, [r["held_out"] for r in history], "o-", ms=3, color=RED, label="held-out")
     if paper and history and max(r["train"] for r in history) > 1700:
         ax.axhline(1980.50, color=GREY, ls="--", lw=1, label="paper, MNIST test: 1980.50")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="log-likelihood (nats)", title="Training")
     ax.legend()
     return ax

@@ -25,6 +25,8 @@ FLOPS_PER_IMAGE = 3 * 38_272_000  # forward, and twice that backward
 class PlainNICE(nn.Module):
     """The same flow as it is usually written: masks multiply full-width vectors, and the dead halves are computed."""
 
+    mask: Tensor
+
     def __init__(self) -> None:
         super().__init__()
 
@@ -120,7 +122,7 @@ def _plain_loop(pixels: Tensor, device: torch.device, batch_size: int) -> Callab
     model = PlainNICE().to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = DataLoader(_Images(pixels), batch_size=batch_size, shuffle=True, drop_last=True)
-    batches = iter(())
+    batches: Iterator[Tensor] = iter(())
 
     def step() -> None:
         nonlocal batches

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import distributed
@@ -36,7 +37,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "high"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only
     return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "highest"
 
 
@@ -47,7 +48,7 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
     What was set before, by torch's old way or its new one, is in force again afterwards.
     """
     wanted = "tf32" if precision == "high" else "ieee"
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     changed = [
         (b, was) for b, was in zip(backends, before, strict=True) if was != wanted and (was, wanted) != ("none", "ieee")

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def train(
     resume: bool = False,
     model: nn.Module | None = None,
     progress: bool = False,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Train by maximum likelihood; a generator of one record an epoch.
 
     Each record holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` (nats; the
@@ -206,7 +206,8 @@ class _Run:
         if self.world > 1:
             known = inspect.signature(DistributedDataParallel).parameters  # torch 2.14 has renamed it
             name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            self.forward = DistributedDataParallel(self.forward, **{name: False})
+            quiet: dict[str, Any] = {name: False}
+            self.forward = DistributedDataParallel(self.forward, **quiet)
 
     def do_steps(self, interrupted: threading.Event, progress: bool) -> None:
         """The steps that are left of the epoch; KeyboardInterrupt, with ``resume.pt`` written, when interrupted."""
@@ -263,7 +264,7 @@ class _Run:
 
     def _save_weights(self, out: Path, record: dict[str, Any]) -> None:
         config = dataclasses.asdict(self.config)
-        header = {"train_config": config, "metrics": record}
+        header: dict[str, Any] = {"train_config": config, "metrics": record}
         if record["held_out"] > self.state["best"]:
             save_model(self.model, out / "best.safetensors", **header)
         if record["epoch"] % self.config.save_every == 0:

@@ -23,7 +23,7 @@ def initialise_from_data(model: NICE, x: Tensor) -> None:
     Raises:
         InputError: a model that was trained or started before; fewer than two images; integers, NaN or infinity.
     """
-    *couplings, scaling = model.layers
+    couplings, scaling = model.couplings, model.scaling
     model.check(x)
     if x.shape[0] < 2 or not x.isfinite().all():
         what = f"{x.shape[0]} images" if x.shape[0] < 2 else "images with NaN or infinity"
