@@ -16,6 +16,7 @@ source and licence): it needs no network.
 import math
 import os
 import zlib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError
+from nicelib.errors import InputError, cause
 
 DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
 PROTOCOLS = ("paper", "notes", "reference")
@@ -162,13 +163,8 @@ def _read_sample() -> tuple[Tensor, Tensor]:
         if zlib.crc32(pixels.tobytes()) != 0xDA5FC5F0:
             raise ValueError("pixels were changed")
     except Exception as error:  # a damaged file shows as OSError, SyntaxError, ValueError, ...
-        raise InputError(f"{SAMPLE} cannot be read ({_cause(error)}); install the package again") from error
+        raise InputError(f"{SAMPLE} cannot be read ({cause(error)}); install the package again") from error
     return torch.from_numpy(pixels), torch.arange(10).repeat_interleave(500)
-
-
-def _cause(error: Exception) -> str:
-    """What went wrong, on one line, without the path that the message names anyway."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def _sample_test_digits(labels: Tensor) -> Tensor:
@@ -183,21 +179,25 @@ def _sample_test_digits(labels: Tensor) -> Tensor:
 def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, download: bool) -> tuple[Tensor, Tensor]:
     from torchvision import datasets  # slow to import: only when needed
 
-    root = Path(data_dir or os.environ.get("NICE_DATA_DIR") or "data")
+    # strip: `set NICE_DATA_DIR=C:\data && ...` on Windows keeps the space
+    root = Path(os.path.expanduser(data_dir or os.environ.get("NICE_DATA_DIR", "").strip() or "data"))
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[dataset]
     raw = root / kind.__name__ / "raw"
-    advice = (
-        "connect to the network and run again, name another folder (NICE_DATA_DIR), or use the dataset mnist-sample"
-    )
+    files = f"{dataset} files in {raw}"
+    elsewhere = "name another folder (NICE_DATA_DIR), or use the dataset mnist-sample"
     try:
+        with suppress(FileNotFoundError):
+            (raw / "train-labels-idx1-ubyte").stat()  # a folder that may not be searched looks empty to torchvision
         data = kind(str(root), train=train, download=False)
+    except (OSError, MemoryError) as error:
+        raise InputError(f"the {files} cannot be read ({cause(error)}); make them readable, {elsewhere}") from error
     except Exception as error:  # a damaged file shows as AssertionError, ValueError, RuntimeError, ...
         if "not found" not in str(error):
-            raise InputError(
-                f"the {dataset} files in {raw} are damaged ({error}); delete them and run again"
-            ) from error
+            raise InputError(f"the {files} are damaged ({cause(error)}); delete them and run again") from error
+        packed = " (only .gz: unpack them)" if any(raw.glob("*-ubyte.gz")) else ""
+        advice = f"connect to the network and run again, {elsewhere}"
         if not download:
-            raise InputError(f"no {dataset} files in {raw}; {advice}") from None
+            raise InputError(f"no {files}{packed}; {advice}") from None
         new = [folder for folder in (raw, raw.parent, root) if not folder.exists()]
         try:
             data = kind(str(root), train=train, download=True)
@@ -205,12 +205,11 @@ def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, do
             for folder in new:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
-            reason = str(failure).strip().splitlines()[0]
-            raise InputError(f"no {dataset} files in {raw}, and the download failed ({reason}); {advice}") from failure
+            raise InputError(f"no {files}{packed}, and the download failed ({cause(failure)}); {advice}") from failure
     expected = 60_000 if train else 10_000
     if data.data.shape != (expected, 28, 28) or len(data.targets) != expected:
         raise InputError(
-            f"the {dataset} files in {raw} hold images of shape {tuple(data.data.shape)} and {len(data.targets)} labels; "
-            f"expected {expected} images of 28 x 28: delete them and run again"
+            f"the {files} hold images of shape {tuple(data.data.shape)} and {len(data.targets)} labels; "
+            f"expected {expected} images of 28 x 28: {elsewhere}"
         )
     return data.data.reshape(expected, 784), data.targets

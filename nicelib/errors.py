@@ -24,3 +24,12 @@ def at_least(low: int, **values: float) -> None:
     for name, value in values.items():
         if not value >= low:  # also refuses nan
             raise InputError(f"{name} = {value}; expected {low} or more")
+
+
+def cause(error: BaseException) -> str:
+    """All that an exception says, on one line: of a refused download, the reason stands on the last of several.
+
+    >>> cause(OSError("tried the mirror, got:\\n403 Forbidden")), cause(TimeoutError())
+    ('tried the mirror, got: 403 Forbidden', 'TimeoutError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,12 +1,17 @@
+import gzip
 import hashlib
 import math
+import os
+import re
 import shutil
-from urllib.error import URLError
+from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
 from nicelib import InputError, bits_per_dim, data, dequantise, load_digits, load_pixels, quantise
 from nicelib.data import held_out_split
@@ -133,7 +138,7 @@ def test_a_truncated_file_is_named(kind, left, tmp_path):
     cut = next(raw.glob(f"t10k-{kind}*"))
     cut.write_bytes(cut.read_bytes()[:left])
     with pytest.raises(
-        InputError, match=r"mnist files in .*(damaged|expected 10000 images).*delete them and run again"
+        InputError, match=r"mnist files in .*(damaged.*delete them and run again|expected 10000 images.*name another)"
     ):
         load_pixels("mnist", "test", tmp_path)
     assert cut.stat().st_size == left
@@ -200,6 +205,72 @@ def test_no_files_and_no_network(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (HTTPError("https://one/", 403, "Forbidden", None, None), "HTTP Error 403: Forbidden"),
+        (URLError("certificate verify failed: unable to get local issuer certificate"), "local issuer certificate"),
+        (TimeoutError(), "TimeoutError"),
+        (ConnectionResetError(104, "Connection reset by peer"), "reset by peer"),
+        (OSError(28, "No space left on device", "raw"), "No space left on device"),
+    ],
+)
+def test_a_failed_download_says_its_whole_cause_on_one_line(failure, reason, tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise failure
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    with pytest.raises(InputError) as caught:
+        load_pixels("mnist", "train", tmp_path / "new")
+    assert reason in str(caught.value) and "\n" not in str(caught.value) and "no mnist files" in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("refused", ["builtins.open", "os.stat"])  # a file; the folder, whose files then seem missing
+def test_files_that_may_not_be_read_are_not_called_damaged(error, refused, stand_in_dir, monkeypatch):
+    before = {"builtins.open": open, "os.stat": os.stat}[refused]
+
+    def refuse(path, *args, **kwargs):
+        if "ubyte" in str(path):
+            raise error
+        return before(path, *args, **kwargs)
+
+    monkeypatch.setattr(refused, refuse)
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", lambda *_, **__: None)
+    with pytest.raises(InputError, match=r"mnist files in .* cannot be read .*make them readable") as caught:
+        load_pixels("mnist", "train", stand_in_dir)
+    assert error.strerror in str(caught.value)
+    assert not re.search("damaged|delete|\n", str(caught.value))
+
+
+def test_data_dir_as_people_write_it(stand_in_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(stand_in_dir.parent))
+    monkeypatch.setenv("USERPROFILE", str(stand_in_dir.parent))
+    for data_dir in (str(stand_in_dir), stand_in_dir, f"~/{stand_in_dir.name}", Path("~") / stand_in_dir.name):
+        assert len(load_pixels("mnist", "test", data_dir, download=False)) == 10_000
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(stand_in_dir)
+    for value in ("", " ", f"{stand_in_dir} ", f"~/{stand_in_dir.name}"):
+        monkeypatch.setenv("NICE_DATA_DIR", value)
+        assert len(load_pixels("mnist", "test", download=False)) == 10_000
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"mnist files in file.MNIST.raw cannot be read|no mnist files in"):
+        load_pixels("mnist", "test", "file")
+
+
+def test_packed_files_are_unpacked_or_named(stand_in_dir, tmp_path, monkeypatch):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (stand_in_dir / "MNIST" / "raw").iterdir():
+        (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+    with pytest.raises(InputError, match=r"no mnist files in .* \(only \.gz: unpack them\)"):
+        load_pixels("mnist", "test", tmp_path, download=False)
+    sums = [(n, hashlib.md5((raw / n).read_bytes()).hexdigest()) for n, _ in datasets.MNIST.resources]
+    monkeypatch.setattr(datasets.MNIST, "resources", sums)  # else torchvision would fetch the real ones
+    assert len(load_pixels("mnist", "test", tmp_path)) == 10_000
+
+
 def test_damaged_file(tmp_path, mnist_dir):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -207,8 +278,9 @@ def test_damaged_file(tmp_path, mnist_dir):
         shutil.copy(mnist_dir / "MNIST" / "raw" / name, raw)
     (raw / "train-images-idx3-ubyte").touch()
     whole = (raw / "t10k-images-idx3-ubyte").read_bytes()
-    for content in (whole[:1_000_000], whole[:100], b"", b"not images at all", whole):  # the last: too few images
+    for content in (whole[:1_000_000], whole[:100], b"", b"not images at all", whole):
         (raw / "train-images-idx3-ubyte").write_bytes(content)
-        with pytest.raises(InputError, match="delete them and run again"):
+        advice = "name another folder" if content == whole else "delete them and run again"  # whole, but other images
+        with pytest.raises(InputError, match=advice):
             load_pixels("mnist", "train", tmp_path)
         assert (raw / "train-images-idx3-ubyte").read_bytes() == content
