@@ -4,6 +4,7 @@ from nicelib.bijection import Bijection
 from nicelib.coupling import AdditiveCoupling, AffineCoupling, make_conditioner
 from nicelib.data import bits_per_dim, dequantise, load_digits, load_pixels, quantise
 from nicelib.errors import InputError
+from nicelib.importers import import_state_dict
 from nicelib.masks import checkerboard_mask, half_mask, parity_mask
 from nicelib.model import NICE
 from nicelib.pretrained import load_pretrained
@@ -26,6 +27,7 @@ __all__ = [
     "checkerboard_mask",
     "dequantise",
     "half_mask",
+    "import_state_dict",
     "initialise_from_data",
     "load_digits",
     "load_pixels",

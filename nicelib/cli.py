@@ -1,4 +1,4 @@
-"""The command line: nicelib train | evaluate | sample | summary | bench."""
+"""The command line: nicelib train | evaluate | sample | import | summary | bench."""
 
 import argparse
 import contextlib
@@ -83,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=_seed, default=0, help="seed of z (default: 0)")
     sub.add_argument("--out", default="samples.png", help="file to write (default: samples.png)")
+
+    sub = command(_import, "import", "Weights of another PyTorch program of NICE as a file of this one's.")
+    sub.add_argument("file", help="a .pt, .pth or .tar that torch.save wrote: a state dict, or a checkpoint around one")
+    sub.add_argument("--out", default="model.safetensors", help="file to write (default: model.safetensors)")
+    for name in ("activation", "latent"):
+        choices = NICEConfig.__dataclass_fields__[name].metadata["choices"]
+        sub.add_argument(f"--{name}", choices=choices, help="what the file does not say (default: the family's)")
+    sub.add_argument("--first", choices=("odd", "even"), help="half that layer 0 keeps (default: the family's)")
+    sub.add_argument("--mean", help="image their program subtracts: none, mnist, or a file (default: the family's)")
+    sub.add_argument("--data-dir", help="where MNIST is, for --mean mnist (default: NICE_DATA_DIR, else data)")
 
     sub = command(_summary, "summary", "The architecture as torchinfo's table.")
     _add_options(sub, NICEConfig)
@@ -205,6 +215,28 @@ def _sample(args: argparse.Namespace) -> None:
     samples = load_model(args.weights).sample(args.sample_size, args.temperature, generator)
     write_atomically(args.out, lambda path: save_images(samples, path))
     print(f"wrote {args.out}")
+
+
+def _import(args: argparse.Namespace) -> None:
+    from nicelib.checkpoints import save_model
+    from nicelib.evaluation import evaluate
+    from nicelib.importers import family_of, import_state_dict, read_mean, read_state_dict
+
+    state = read_state_dict(args.file)
+    family = family_of(state)
+    mean = args.mean or ("mnist" if family == "blocks" else "none")
+    image = None
+    if mean == "mnist":
+        image = load_pixels("mnist", "train", args.data_dir, protocol="notes").double().mean(0) / 255
+    elif mean != "none":
+        image = read_mean(mean)
+    model = import_state_dict(state, args.activation, args.latent, args.first, image)
+    assumed = {"family": family, "mean": mean} | {k: model.config[k] for k in ("activation", "latent", "first")}
+    save_model(model, args.out, imported=assumed)
+    print(f"wrote {args.out}: {', '.join(f'{k} {v}' for k, v in assumed.items())}")
+    if model.dim == 784:
+        print(f"mnist-sample test: {evaluate(model, load_pixels('mnist-sample', 'test'))}")
+        print("under this package's dequantisation, (pixel + u) / 256: not the number their program reports")
 
 
 def _summary(args: argparse.Namespace) -> None:
