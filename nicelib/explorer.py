@@ -1,4 +1,4 @@
-"""The sample explorer of notebook 06: five tabs of controls, each with one picture drawn from the model."""
+"""The sample explorer of notebook 07: five tabs of controls, each with one picture drawn from the model."""
 
 import html
 import io

@@ -1,4 +1,4 @@
-"""Notebook 06 in a real browser: JupyterLab (and Voila, where installed) on loopback, Debian's Chromium, Playwright."""
+"""Notebook 07 in a real browser: JupyterLab (and Voila, where installed) on loopback, Debian's Chromium, Playwright."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium found: apt-get install chromium")
 
-NOTEBOOK = ROOT / "notebooks" / "06_sample_explorer.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "07_sample_explorer.ipynb"
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
         "windowingMode": "none"
