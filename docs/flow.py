@@ -19,14 +19,13 @@ def main() -> None:
     torch.manual_seed(3)
     model = NICE(dim=2, mid_dim=64, hidden=2)
     initialise_from_data(model, arc(4000))
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 800)
-    for _ in range(800):
+    optimiser = torch.optim.Adam(model.parameters())
+    for step in range(800):
+        optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / 800)
         optimiser.zero_grad()
         loss = -model.log_prob(arc(256)).mean()
         loss.backward()
         optimiser.step()
-        schedule.step()
     file = Path(__file__).with_suffix(".gif")
     file.write_bytes(flow_gif(model, arc(400), there=10, back=5))
     print(f"{file}: {file.stat().st_size / 1000:,.0f} kB, mean log p(x) {-loss:.2f} nats")
