@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nnicelib: {stop or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError as stop:  # the reader of a pipe has gone
-        sys.stdout = open(os.devnull, "w")  # what is still in the buffer goes nowhere
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what is still in the buffer goes nowhere
         if stop.args and len(stop.args) == 1:
             print(f"nicelib: {stop}", file=sys.stderr)
         return 141

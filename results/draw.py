@@ -12,7 +12,7 @@ PAPER = 1980.50
 SHORT = {"sprint": ORANGE, "sprint changed": BLUE, "earlier sprint changed": PURPLE}
 
 folder = Path(__file__).parent
-runs = json.loads((folder / "runs.json").read_text())
+runs = json.loads((folder / "runs.json").read_text(encoding="utf-8"))
 use_style()
 figure, (curves, dots) = plt.subplots(1, 2, figsize=(12, 4.8), width_ratios=(1, 1.1))
 for run in runs:

@@ -34,7 +34,7 @@ def start_server(command, url, folder):
     environment = os.environ | {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     environment.pop("OMP_NUM_THREADS", None)
     environment["IPYTHONDIR"] = str(folder / "ipython")
-    with open(folder / "server.log", "w") as log:
+    with open(folder / "server.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     for _ in range(240):
         try:
@@ -47,7 +47,7 @@ def start_server(command, url, folder):
             if process.poll() is not None:
                 break
     process.kill()
-    pytest.fail((folder / "server.log").read_text()[-2000:])
+    pytest.fail((folder / "server.log").read_text(encoding="utf-8")[-2000:])
 
 
 def free_port():
@@ -216,7 +216,7 @@ def test_explorer_in_jupyterlab(theme, browser, tmp_path):
     for name, content in settings.items():
         path = tmp_path / "settings" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
     shutil.copy(NOTEBOOK, tmp_path)
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
@@ -261,7 +261,7 @@ def test_explorer_in_jupyterlab(theme, browser, tmp_path):
                 explorer.open_tab(title)
                 page.screenshot(path=f"{folder}/{theme.split()[-1]}_{title.replace(' ', '_')}.png")
         assert not explorer.errors
-        assert "Traceback" not in (tmp_path / "server.log").read_text()
+        assert "Traceback" not in (tmp_path / "server.log").read_text(encoding="utf-8")
     finally:
         server.terminate()
         server.wait(20)

@@ -173,15 +173,15 @@ def test_resume_file_whose_weights_do_not_fit(tmp_path):
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "file"
-    path.write_text("before")
+    path.write_text("before", encoding="utf-8")
 
     def half_written(temporary):
-        temporary.write_text("half")
+        temporary.write_text("half", encoding="utf-8")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match=r"could not write .*No space left on device.*untouched"):
         write_atomically(path, half_written)
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "before" and list(tmp_path.iterdir()) == [path]
 
 
 def limited(limit, *argv):
@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up(tmp_path, limit):
 
 
 def test_parent_is_a_file(tmp_path, small_model):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="could not write"):
         save_model(small_model, tmp_path / "file" / "model.safetensors")
 
@@ -239,9 +239,13 @@ def test_a_disk_that_fills_up_in_a_resumed_run_leaves_the_earlier_files(tmp_path
 def test_a_disk_that_fills_up_leaves_the_earlier_picture(tmp_path):
     save_model(NICE(mid_dim=8, hidden=1), tmp_path / "model.safetensors")
     picture = tmp_path / "samples.png"
-    picture.write_text("before")
+    picture.write_text("before", encoding="utf-8")
     error = limited(1000, "sample", tmp_path / "model.safetensors", "--out", picture)
-    assert "could not write" in error and picture.read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+    assert (
+        "could not write" in error
+        and picture.read_text(encoding="utf-8") == "before"
+        and len(list(tmp_path.iterdir())) == 2
+    )
 
 
 def flip(path, tensor):

@@ -66,7 +66,7 @@ def test_the_notes_thirteen_flags_in_both_spellings(tmp_path, capsys):
         out = tmp_path / separator
         argv = [f"--{name.replace('-', separator).replace('_', separator)}={value}" for name, value in flags.items()]
         assert call(capsys, "train", *argv, "--device=cpu", "--out", out)[0] == 0
-        config = json.loads((out / "history.json").read_text())["config"]
+        config = json.loads((out / "history.json").read_text(encoding="utf-8"))["config"]
         assert {name: config[name.replace("-", "_")] for name in flags} == flags
         assert (out / "epoch_0001.safetensors").exists()
 
@@ -75,7 +75,7 @@ def test_a_recipe_and_a_flag_beside_it(tmp_path, capsys):
     out = tmp_path / "run"
     argv = ["train", "--mid-dim=8", "--recipe", "sample", "--hidden=1", "--max-iter=1", "--out", out]
     assert call(capsys, *argv)[0] == 0
-    config = json.loads((out / "history.json").read_text())["config"]
+    config = json.loads((out / "history.json").read_text(encoding="utf-8"))["config"]
     assert config["batch_size"] == 50 and config["lr"] == 2e-3 and config["max_iter"] == 1
 
 
@@ -154,11 +154,11 @@ def test_refuses_cuda_where_there_is_none(tmp_path, capsys):
 
 
 def test_out_whose_parent_is_a_file(trained, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert "could not create" in refuse(capsys, "train", *TINY, "--out", tmp_path / "file" / "run")
     weights = trained / "best.safetensors"
     assert "could not write" in refuse(capsys, "sample", weights, "--out", tmp_path / "file" / "samples.png")
-    assert (tmp_path / "file").read_text() == ""
+    assert (tmp_path / "file").read_text(encoding="utf-8") == ""
 
 
 def test_bad_weights(tmp_path, capsys):

@@ -241,7 +241,7 @@ def test_files_that_may_not_be_read_are_not_called_damaged(error, refused, stand
     with pytest.raises(InputError, match=r"mnist files in .* cannot be read .*make them readable") as caught:
         load_pixels("mnist", "train", stand_in_dir)
     assert error.strerror in str(caught.value)
-    assert not re.search("damaged|delete|\n", str(caught.value))
+    assert not re.search(r"damaged|delete|\n", str(caught.value))
 
 
 def test_data_dir_as_people_write_it(stand_in_dir, tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_records_and_files(tmp_path):
         "history.json",
         "resume.pt",
     }
-    assert json.loads((out / "history.json").read_text())["history"] == history
+    assert json.loads((out / "history.json").read_text(encoding="utf-8"))["history"] == history
     assert set(history[0]) == {"epoch", "train", "held_out", "lr", *TIMED}
     best = max(r["held_out"] for r in history)
     loaded = load_model(out / "best.safetensors")
@@ -112,7 +112,7 @@ def never_killed(tmp_path_factory):
 
 
 def assert_same_end(whole, broken):
-    ends = [json.loads((out / "history.json").read_text())["history"] for out in (whole, broken)]
+    ends = [json.loads((out / "history.json").read_text(encoding="utf-8"))["history"] for out in (whole, broken)]
     assert len(ends[0]) == 6 and without_times(ends[0]) == without_times(ends[1])
     for name in ("best.safetensors", "epoch_0006.safetensors"):
         a, b = (load_model(out / name).state_dict() for out in (whole, broken))
@@ -384,7 +384,9 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
     two = [sys.executable, *launcher, *command(tmp_path / "two", *flags)[1:]]
     done = subprocess.run(two, check=True, capture_output=True, text=True)
     assert done.stdout.count("epoch    1/1") == 1  # one process speaks and writes
-    one, two = (json.loads((tmp_path / n / "history.json").read_text())["history"][0] for n in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / n / "history.json").read_text(encoding="utf-8"))["history"][0] for n in ("one", "two")
+    )
     assert two["train"] == pytest.approx(one["train"], rel=1e-3) and two["held_out"] == pytest.approx(
         one["held_out"], rel=1e-3
     )
@@ -433,7 +435,7 @@ try:
 except KeyboardInterrupt:
     hook.remove()
 evaluate(model, load_pixels("mnist", "validation", sys.argv[1])[:1000])
-print(len(steps), re.search(r'VmHWM:\s+(\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])
+print(len(steps), re.search(r'VmHWM:\s+(\d+) kB', pathlib.Path('/proc/self/status').read_text(encoding="utf-8"))[1])
 """
 
 
