@@ -139,6 +139,16 @@ def test_the_cells_named_in_paper_to_code_are_proofs():
         assert "assert" in "".join(cell["source"]), (notebook, number)
 
 
+def test_nothing_imports_upwards():
+    page = (ROOT / "docs" / "paper-to-code.md").read_text(encoding="utf-8")
+    floors = re.findall(r"`(\w+)`", page.split("Nothing imports upwards:")[1])
+    for floor, name in enumerate(floors):
+        module = ROOT / "nicelib" / name
+        for path in module.glob("*.py") if module.is_dir() else [module.with_suffix(".py")]:
+            used = re.findall(r"^ *from nicelib\.(\w+)", path.read_text(encoding="utf-8"), re.M)
+            assert not set(used) & set(floors[floor + 1 :]), path
+
+
 def test_every_notebook_is_in_the_readme_with_its_own_reading_time():
     rows = re.findall(
         r"^\| \[.*?\]\((notebooks/.*?)\) \|.*\| (.*?) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
