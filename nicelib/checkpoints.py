@@ -1,5 +1,6 @@
 """Files: written whole or not at all, read without running code, refused when a tensor has changed."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -7,6 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         if special:
-            with open(temporary, "rb") as source, open(path, "wb") as target:
+            with open(temporary, "rb") as source, os.fdopen(_open_special(path), "wb") as target:
                 shutil.copyfileobj(source, target)
             return
         with open(temporary, "r+b") as file:  # Windows flushes only what it may write
@@ -54,6 +56,21 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
         except OSError:
             pass
+
+
+def _open_special(path: Path, patience: float = 10) -> int:
+    """Open a pipe or a device for writing; a pipe that nobody reads is an error after ``patience`` seconds."""
+    flags, end = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0), time.monotonic() + patience
+    while True:
+        try:
+            file = os.open(path, flags)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        else:
+            os.set_blocking(file, True)
+            return file
 
 
 def make_folder(path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,11 +54,12 @@ def evaluate(model: NICE, pixels: Tensor, draws: int = 1, seed: int = 0, batch_s
     at_least(1, draws=draws, images=len(pixels), batch_size=batch_size)
     device = model.scaling.log_scale.device
     generator = torch.Generator(device).manual_seed(seed)
-    total = torch.zeros(len(pixels), dtype=torch.float64)  # on the CPU: Apple's GPU knows no float64
+    total = np.zeros(len(pixels))  # float64, not on the device: Apple's GPU knows none
     for _ in range(draws):
         noisy = (dequantise(batch.to(device), generator) for batch in pixels.split(batch_size))
-        total += torch.cat([model.log_prob(x.to(model.scaling.log_scale)) for x in noisy]).cpu()
+        total += torch.cat([model.log_prob(x.to(model.scaling.log_scale)) for x in noisy]).cpu().numpy()
     per_image = total / draws
-    nats = per_image.mean().item()
-    error = per_image.std().item() / math.sqrt(len(pixels)) if len(pixels) > 1 else math.nan
-    return Evaluation(nats, error, bits_per_dim(nats, model.dim), per_image, draws)
+    nats = float(per_image.mean())
+    error = float(per_image.std(ddof=1)) / math.sqrt(len(pixels)) if len(pixels) > 1 else math.nan
+    nats_of_each = torch.from_numpy(per_image.astype(np.float32))
+    return Evaluation(nats, error, bits_per_dim(nats, model.dim), nats_of_each, draws)

@@ -241,11 +241,11 @@ class _Run:
         if self.world > 1:
             distributed.all_reduce(self.losses)
             self.losses /= self.world
-        losses = self.losses.cpu().double()  # not on the device: Apple's knows no float64
-        record = {"epoch": epoch, "train": -losses.mean().item()}
+        losses = self.losses.tolist()  # summed in float64 here: Apple's GPU knows none
+        record = {"epoch": epoch, "train": -sum(losses) / len(losses)}
         if not math.isfinite(record["train"]):
-            bad = int((~losses.isfinite()).nonzero()[0])
-            raise self._diverged(f"is {losses[bad].item()} in epoch {epoch} at step {bad + 1} of {self.steps}")
+            bad = next(step for step, loss in enumerate(losses) if not math.isfinite(loss))
+            raise self._diverged(f"is {losses[bad]} in epoch {epoch} at step {bad + 1} of {self.steps}")
         record["held_out"] = evaluate(self.model, self.held_out, seed=self.config.seed).nats
         if not math.isfinite(record["held_out"]):  # the last update broke the weights: keep them out of every file
             raise self._diverged(
