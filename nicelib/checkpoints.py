@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from nicelib.errors import InputError
 from nicelib.model import NICE
 
+PATIENCE = 10.0  # seconds that a pipe may be without a reader
+
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary path)``, then put the finished file in place of ``path`` in one step.
@@ -58,9 +60,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             pass
 
 
-def _open_special(path: Path, patience: float = 10) -> int:
-    """Open a pipe or a device for writing; a pipe that nobody reads is an error after ``patience`` seconds."""
-    flags, end = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0), time.monotonic() + patience
+def _open_special(path: Path) -> int:
+    """Open a pipe or a device for writing; a pipe that nobody reads is an error after :data:`PATIENCE`."""
+    flags, end = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0), time.monotonic() + PATIENCE
     while True:
         try:
             file = os.open(path, flags)
