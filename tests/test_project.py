@@ -197,7 +197,7 @@ def opened_in_the_locales_encoding(source):
             re.fullmatch("[rwxa+]*b[rwxa+]*", ast.unparse(a).strip("'")) for a in given
         )
         text = re.search(r"(^|\.)(open|fdopen|read_text|write_text)$", name) and not name.startswith("Image.")
-        if text and not binary and "encoding" not in [k.arg for k in call.keywords]:
+        if text and not binary and name != "os.open" and "encoding" not in [k.arg for k in call.keywords]:
             yield ast.unparse(call)
 
 
