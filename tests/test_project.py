@@ -2,12 +2,14 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 
+import nbformat
 import pytest
 import torch
 from conftest import ROOT
@@ -185,6 +187,29 @@ def test_notebook_links_lead_somewhere(path):
     )
     links = re.findall(r"\]\((?!https?:)([^)#\s]+)\)", text)
     assert links and all((path.parent / link).exists() for link in links)
+
+
+@pytest.mark.parametrize("what", ["home folder", "fonts", "dependency"])
+def test_a_notebooks_test_sees_nothing_on_stderr_that_is_not_its_own(what, tmp_path):
+    """A home folder that cannot be written, fonts looked at for the first time, a dependency that warns."""
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    (tmp_path / "pytest.ini").touch()
+    (tmp_path / "file").touch()
+    site = "import threading; T = threading.Timer; threading.Timer = lambda _, f: T(0, f)" if what == "fonts" else ""
+    (tmp_path / "sitecustomize.py").write_text(site, encoding="utf-8")  # runs as every Python starts
+    warns = "import warnings; warnings.warn('soon gone', FutureWarning)" if what == "dependency" else ""
+    (tmp_path / "dependency.py").write_text(warns, encoding="utf-8")
+    cell = nbformat.v4.new_code_cell("import dependency\nfrom nicelib import plotting", execution_count=1)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "one.ipynb")
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+    }
+    environment["HOME"] = str(tmp_path / "file" if what == "home folder" else tmp_path)
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH") or str(ROOT)])
+    environment |= {"JUPYTER_RUNTIME_DIR": str(tmp_path), "IPYTHONDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "one.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
 
 
 def opened_in_the_locales_encoding(source):
