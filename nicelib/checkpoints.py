@@ -153,6 +153,7 @@ def read_header(path: str | Path) -> dict:
         InputError: no such file, or not a weights file of nicelib.
     """
     try:
+        open(path, "rb").close()  # safetensors calls every file that it cannot open "not found"
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != "nicelib":

@@ -76,6 +76,17 @@ def test_missing(tmp_path):
         load_model(tmp_path / "none.safetensors")
 
 
+def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path, small_model, monkeypatch):
+    save_model(small_model, tmp_path / "m")
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        load_model(tmp_path / "m")
+
+
 def test_weights_of_another_architecture(tmp_path, small_model, monkeypatch):
     monkeypatch.setattr("nicelib.checkpoints.check_config", lambda model: None)  # writes what save_model refuses
     small_model.config = small_model.config | {"mid_dim": 17}
