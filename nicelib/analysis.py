@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from nicelib.coupling import AffineCoupling
 from nicelib.errors import InputError, at_least
@@ -12,15 +13,9 @@ from nicelib.model import NICE
 
 @torch.no_grad()
 def nats_per_pixel(model: NICE, x: Tensor) -> Tensor:
-    """What each dimension adds to log p (paper, equation 1; sections 3.3 and 3.4), in nats.
+    """What each dimension adds to log p (paper, equation 1 and section 3.3): x (B, D), dequantised -> (B, D), nats.
 
-        log p_X(x) = sum_d (log p_H(z_d) + s_d)          and, in affine layers, the log-scale of each moved entry
-
-    Args:
-        x: (B, D), dequantised.
-
-    Returns:
-        (B, D); each row adds up to ``model.log_prob(x)``.
+        log p_X(x) = sum_d (log p_H(z_d) + s_d)          plus, in affine layers, the log-scale of each moved entry
 
     Raises:
         InputError: x of another shape or dtype.
@@ -63,20 +58,13 @@ def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
         raise InputError(f"ends of shape {tuple(ends.shape)}; expected two images, (2, {model.dim})")
     z, _ = model(ends)
     t = torch.linspace(0, 1, steps).to(ends)[:, None]
-    code = model.inverse((1 - t) * z[0] + t * z[1])
-    pixels = (1 - t) * ends[0] + t * ends[1]
+    code, pixels = model.inverse((1 - t) * z[0] + t * z[1]), (1 - t) * ends[0] + t * ends[1]
     nats = {"code_nats": model.log_prob(code), "pixels_nats": model.log_prob(pixels)}
     return {"code": code, "pixels": pixels} | nats
 
 
 def widest_first(model: NICE) -> Tensor:
-    """The dimensions by rank: index of the largest 1 / exp(s) first (paper, section 3.3); long (D,).
-
-    >>> model = NICE(dim=4, mid_dim=8, hidden=1)
-    >>> _ = model.scaling.log_scale.data.copy_(torch.tensor([0.0, 2.0, -1.0, 1.0]))
-    >>> widest_first(model).tolist()
-    [2, 0, 3, 1]
-    """
+    """The dimensions by rank, that of the largest 1 / exp(s) first (paper, section 3.3): long (D,)."""
     return model.scaling.log_scale.detach().argsort(stable=True)
 
 
@@ -137,22 +125,17 @@ def disturb(
     Raises:
         InputError: another dtype, or images that are not square.
 
-    >>> disturb(torch.tensor([[9, 0, 0, 0]], dtype=torch.uint8), right=1).tolist()
-    [[0, 9, 0, 0]]
     >>> disturb(torch.tensor([[9, 0, 0, 0]], dtype=torch.uint8), turn=90).tolist()
     [[0, 0, 9, 0]]
     """
     side = math.isqrt(pixels.shape[-1])
     if pixels.dtype != torch.uint8 or pixels.shape[1:] != (side * side,):
-        raise InputError(
-            f"pixels of shape {tuple(pixels.shape)} and dtype {pixels.dtype}; expected torch.uint8 (N, side * side)"
-        )
+        raise InputError(f"pixels {tuple(pixels.shape)} of dtype {pixels.dtype}; expected torch.uint8 (N, side * side)")
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     rotation = torch.tensor([[cos, -sin], [sin, cos]])  # from a place in the new image to where it was in the old
     shift = rotation @ torch.tensor([[float(right)], [float(down)]]) * (2 / side)  # an image is 2 wide: from -1 to 1
     source = torch.cat((rotation, -shift), dim=1).expand(len(pixels), 2, 3)
     images = pixels.cpu().float().view(-1, 1, side, side)
-    places = torch.nn.functional.affine_grid(source, list(images.shape), align_corners=False)
-    x = torch.nn.functional.grid_sample(images, places, align_corners=False).view(len(pixels), -1)
+    x = grid_sample(images, affine_grid(source, list(images.shape), align_corners=False), align_corners=False)
     x = x + 255 * noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-    return x.round().clamp(0, 255).to(torch.uint8)
+    return x.round().clamp(0, 255).to(torch.uint8).view(len(pixels), -1)

@@ -112,8 +112,8 @@ def test_disturb_dirties_as_much_as_told():
         (lambda model: turn_dimension(model, torch.rand(1, 4), 4, 0.0), "rank = 4; expected 0 to 3"),
         (lambda model: turn_dimension(model, torch.rand(1, 4), -1, 0.0), "rank = -1; expected 0 to 3"),
         (lambda model: turn_dimension(model, torch.rand(4), 1, 0.0), r"expected \(B, 4\)"),
-        (lambda model: disturb(torch.zeros(1, 4)), "dtype torch.float32; expected torch.uint8"),
-        (lambda model: disturb(torch.zeros(1, 5, dtype=torch.uint8)), r"shape \(1, 5\)"),
+        (lambda model: disturb(torch.zeros(1, 4)), "of dtype torch.float32; expected torch.uint8"),
+        (lambda model: disturb(torch.zeros(1, 5, dtype=torch.uint8)), r"pixels \(1, 5\) of"),
         (lambda model: disturb(torch.zeros(4, dtype=torch.uint8)), r"expected torch.uint8 \(N, side \* side\)"),
     ],
 )

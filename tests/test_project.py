@@ -35,7 +35,9 @@ KEPT = [path for path in NOTEBOOKS if path.stem[:2] not in TO_REWRITE]
 
 
 def name_and_bound(requirement):
-    return tuple(requirement.split(">="))
+    """("torch", "2.11") of torch>=2.11; ("ipykernel", "!=7.0.0,!=7.0.1") of what leaves versions out; ("pip",) of pip."""
+    name, bound = re.fullmatch(r"([\w-]+)(?:>=)?(.*)", requirement).groups()
+    return (name, bound) if bound else (name,)
 
 
 def test_environment_yml_is_pyproject():
