@@ -318,3 +318,9 @@ def test_ruff():
             [*ruff, *arguments, "nicelib", "tests", "notebooks"], cwd=ROOT, capture_output=True, encoding="utf-8"
         )
         assert done.returncode == 0, done.stdout
+
+
+def test_types(tmp_path):
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "nicelib"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
