@@ -19,6 +19,7 @@ import zlib
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,13 +199,9 @@ def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, do
         advice = f"connect to the network and run again, {elsewhere}"
         if not download:
             raise InputError(f"no {files}{packed}; {advice}") from None
-        new = [folder for folder in (raw, raw.parent, root) if not folder.exists()]
         try:
-            data = kind(str(root), train=train, download=True)
+            data = _download(kind, root, train)
         except Exception as failure:  # torchvision lets URLError, RuntimeError and OSError through
-            for folder in new:
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
             raise InputError(f"no {files}{packed}, and the download failed ({cause(failure)}); {advice}") from failure
     expected = 60_000 if train else 10_000
     if data.data.shape != (expected, 28, 28) or len(data.targets) != expected:
@@ -213,3 +210,16 @@ def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, do
             f"expected {expected} images of 28 x 28: {elsewhere}"
         )
     return data.data.reshape(expected, 784), data.targets
+
+
+def _download(kind: Any, root: Path, train: bool) -> Any:
+    """torchvision's data set, fetched; folders that it made and left empty are removed."""
+    raw = root / kind.__name__ / "raw"
+    new = [folder for folder in (raw, raw.parent, root) if not folder.exists()]
+    try:
+        return kind(str(root), train=train, download=True)
+    except Exception:
+        for folder in new:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise

@@ -95,15 +95,7 @@ def import_state_dict(
     """
     tensors, said = _unwrap(state)
     family = FAMILIES[_family(tensors)]
-    count = 0
-    while family.layer.format(i=count) + family.first + ".weight" in tensors:
-        count += 1
-    hidden = 1
-    while family.layer.format(i=0) + family.middle.format(j=hidden - 1, n2=2 * hidden) + ".weight" in tensors:
-        hidden += 1
-    hidden -= family is FAMILIES["full"]  # there the last linear layer is numbered like those between
-    names = [family.first, *(family.middle.format(j=n - 1, n2=2 * n) for n in range(1, hidden))]
-    names.append(family.last.format(n2=2 * hidden))
+    count, hidden, names = _linears(tensors, family)
     scale = _take(tensors, family.scale, None).flatten()
     dim, mid_dim = len(scale), _peek(tensors, family.layer.format(i=0) + names[0] + ".bias")
     outputs = _peek(tensors, family.layer.format(i=0) + names[-1] + ".bias")
@@ -169,6 +161,19 @@ def _family(tensors: Mapping[str, Any]) -> str:
     raise InputError(
         f"these weights cannot be imported: {reason} (they begin {first}); see nicelib.importers for the families"
     )
+
+
+def _linears(tensors: Mapping[str, Any], family: _Family) -> tuple[int, int, list[str]]:
+    """Number of coupling layers, of hidden layers, and the names of the linear layers in each."""
+    count = 0
+    while family.layer.format(i=count) + family.first + ".weight" in tensors:
+        count += 1
+    hidden = 1
+    while family.layer.format(i=0) + family.middle.format(j=hidden - 1, n2=2 * hidden) + ".weight" in tensors:
+        hidden += 1
+    hidden -= family is FAMILIES["full"]  # there the last linear layer is numbered like those between
+    names = [family.first, *(family.middle.format(j=n - 1, n2=2 * n) for n in range(1, hidden))]
+    return count, hidden, [*names, family.last.format(n2=2 * hidden)]
 
 
 def _peek(tensors: Mapping[str, Any], name: str) -> int:

@@ -95,6 +95,18 @@ def read_resume(out: Path | None, run: dict[str, Any], resume: bool) -> dict[str
         return None
     if not path.exists():
         return None
+    saved, before = _load(path)
+    now = run["config"] | run["model_config"] | {"machine": run["machine"]}
+    changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in FREE and before.get(k) != now[k]]
+    if changed:
+        raise InputError(
+            f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
+        )
+    return saved
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of a resume file, and the settings of its run."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(saved, dict):
@@ -117,13 +129,7 @@ def read_resume(out: Path | None, run: dict[str, Any], resume: bool) -> dict[str
         pickle.UnpicklingError,
     ) as error:
         raise damaged(path, error) from error
-    now = run["config"] | run["model_config"] | {"machine": run["machine"]}
-    changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in FREE and before.get(k) != now[k]]
-    if changed:
-        raise InputError(
-            f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
-        )
-    return saved
+    return saved, before
 
 
 def damaged(path: Path, error: Exception) -> InputError:
