@@ -11,6 +11,7 @@ from PIL import Image
 from nicelib import NICE, InputError, data, load_pretrained, pretrained
 from nicelib.checkpoints import read_header
 from nicelib.explorer import SampleExplorer, nats_per_pixel
+from nicelib.explorer.tab import within
 from nicelib.pretrained import WEIGHTS, load_test_nats
 
 
@@ -42,6 +43,10 @@ def test_every_tab_draws_a_picture(options, dtype):
         assert picture.width > 100 and len(set(picture.tobytes())) > 10
         assert "nats" in tab.text.value or "pixels" in tab.text.value
         assert tab.look_for and tab.title
+        labelled = [
+            w for w in within(tab.box) if getattr(w, "description", None) and hasattr(w.style, "description_width")
+        ]
+        assert labelled and {w.layout.width for w in labelled} == {"390px"}  # one below the other
         for control in tab.controls.values():
             assert getattr(control, "description", None) or control is explorer.likelihood.pad
 

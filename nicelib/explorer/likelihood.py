@@ -22,9 +22,8 @@ from nicelib.plotting import BLUE, GREY, ORANGE, RED
 class DrawingPad(anywidget.AnyWidget):
     """A square of grey pixels to draw on, by pointer or keyboard; ``value`` holds side * side bytes, row by row."""
 
-    _esm = (Path(__file__).parent / "drawing_pad.js").read_text(
-        encoding="utf-8"
-    )  # of a Path, anywidget keeps every pad
+    _script = Path(__file__).parent / "drawing_pad.js"
+    _esm = _script.read_text(encoding="utf-8")  # given the path itself, anywidget would keep every pad
     side = traitlets.Int(28).tag(sync=True)
     value = traitlets.CBytes().tag(sync=True)
 

@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -151,10 +151,10 @@ class Tab(Shown):
         self.text = widgets.HTML()
         for control in controls.values():
             control.observe(weak(self.request), "value")
-        for control in (*controls.values(), *shown):
+        rows = widgets.HBox(shown, layout={"flex_flow": "row wrap"})
+        for control in within(rows):
             if isinstance(control, DescriptionWidget):
                 control.style.description_width, control.layout.width = "150px", "390px"
-        rows = widgets.HBox(shown, layout={"flex_flow": "row wrap"})
         self.box = widgets.VBox([widgets.HTML(f"<p>{self.look_for}</p>"), rows, self.text, self.picture])
 
     @property
@@ -224,14 +224,20 @@ def weak(method: Callable[[], None]) -> Callable[[object], None]:
     return call
 
 
-def close_widgets(widget: widgets.Widget) -> None:
-    """Close a widget and all within it, layouts and styles too: ipywidgets closes one alone and keeps the others."""
+def within(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    """A widget and all in it, layouts and styles too."""
+    yield widget
     for value in widget.trait_values().values():
         for inner in value if isinstance(value, tuple) else (value,):
             if isinstance(inner, widgets.Widget):
-                close_widgets(inner)
-    with suppress(Exception):
-        widget.close()
+                yield from within(inner)
+
+
+def close_widgets(widget: widgets.Widget) -> None:
+    """Close all of it: closed alone, a box leaves what is in it in ipywidgets' registry."""
+    for inner in list(within(widget)):
+        with suppress(Exception):
+            inner.close()
 
 
 def button(description: str, icon: str, action: Callable[[], None], **options: object) -> widgets.Button:
