@@ -72,7 +72,7 @@ class Worker:
                 job = self._waiting.pop(next(iter(self._waiting)))
             with suppress(BaseException):  # a tab shows what its drawing raises; whatever else fails costs one job
                 job()
-            del job  # an idle worker keeps no tab
+            del job  # or its tab would outlive settle() by a moment
 
 
 class Shown:
