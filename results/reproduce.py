@@ -1,4 +1,4 @@
-"""The programs that this project repeats, by their own settings and their own start (python results/reproduce.py NAME OUT).
+"""The notes' two programs, by their own settings and their own start (python results/reproduce.py NAME OUT).
 
 nicelib starts every model's hidden layers Kaiming-normal and its last layers at zero. The programs repeated here leave
 torch's default start in all of them (uniform within 1 / sqrt(fan-in)), so the model is built here and handed to nicelib's loop.
@@ -17,8 +17,6 @@ RUNS = {
     "notes-second": (RECIPES["notes"], 0.0),
     # the notes' first program with right noise: batch 256, s from N(0, 1), Adam's defaults, 75 epochs
     "notes-first": (RECIPES["notes"] | {"batch_size": 256, "max_iter": 75, "eps": 1e-8}, 1.0),
-    # the paper's recipe for 200 of its up to 1,500 epochs
-    "paper": (RECIPES["paper"] | {"max_iter": 200}, 0.0),
 }
 
 

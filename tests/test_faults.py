@@ -1,6 +1,5 @@
 """What people met elsewhere does not happen here: each kind of fault with a test that failed before it was mended."""
 
-import fcntl
 import json
 import os
 import stat
@@ -27,6 +26,8 @@ from nicelib.checkpoints import save_model, write_atomically
 from nicelib.cli import main
 from nicelib.evaluation import evaluate
 from nicelib.training import is_main_process, matmul_precision
+
+fcntl = pytest.importorskip("fcntl")  # these emulate Windows and Apple elsewhere
 
 TINY = {"dataset": "mnist-sample", "mid_dim": 8, "hidden": 1, "batch_size": 500, "max_iter": 1, "device": "cpu"}
 FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
