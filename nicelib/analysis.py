@@ -1,9 +1,10 @@
-"""What one asks of a trained model, without widgets: nats by pixel, walks, single dimensions, images moved and dirtied."""
+"""What one asks of a trained model, without widgets: nats by pixel, walks, single dimensions, images moved, independence."""
 
 import math
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.functional import affine_grid, grid_sample
 
 from nicelib.coupling import AffineCoupling
@@ -139,3 +140,29 @@ def disturb(
     x = grid_sample(images, affine_grid(source, list(images.shape), align_corners=False), align_corners=False)
     x = x + 255 * noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     return x.round().clamp(0, 255).to(torch.uint8).view(len(pixels), -1)
+
+
+def rank_correlations(x: Tensor) -> Tensor:
+    """Spearman's correlation of every pair of columns: x (N, D), no two numbers of a column alike -> (D, D).
+
+    Of ranks, so that a few far entries decide nothing: independent columns come out near 0, within about 1 / sqrt(N).
+
+    >>> rank_correlations(torch.tensor([[1.0, 9.0], [2.0, 8.0], [90.0, 7.0]]))[0].tolist()
+    [1.0, -1.0]
+    """
+    return torch.corrcoef(x.argsort(0).argsort(0).double().T)
+
+
+def ks_distances(z: Tensor, prior: Distribution) -> Tensor:
+    """Kolmogorov's and Smirnov's distance of each column from the prior: z (N, D) -> (D,), each 0 to 1.
+
+    The largest gap between the share of numbers up to a point and the probability that the prior gives it (paper,
+    section 3.4). Draws from the prior itself pass 1.36 / sqrt(N) in 5 of 100 columns.
+
+    >>> from nicelib.prior import StandardLogistic
+    >>> ks_distances(torch.tensor([[-50.0], [50.0]]), StandardLogistic()).tolist()
+    [0.5]
+    """
+    expected = prior.cdf(z.sort(0).values)
+    seen = torch.linspace(0, 1, len(z) + 1).to(expected)[:, None]
+    return torch.maximum(expected - seen[:-1], seen[1:] - expected).amax(0)

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", choices=SPLITS, default="test", help="which images (default: test)")
     sub.add_argument("--protocol", choices=PROTOCOLS, default="paper", help="how the set is split (default: paper)")
     sub.add_argument("--draws", type=int, default=10, help="dequantisation noise draws an image (default: 10)")
+    sub.add_argument("--importance", type=int, default=1, help="noises inside the logarithm of each draw (default: 1)")
     sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise (default: 0)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     sub.add_argument("--data-dir", help="data folder (default: NICE_DATA_DIR, else data)")
@@ -198,7 +199,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     model = load_model(args.weights).to(resolve_device(args.device))
     pixels = load_pixels(args.dataset, args.split, args.data_dir, protocol=args.protocol)
-    result = evaluate(model, pixels, args.draws, args.seed)
+    result = evaluate(model, pixels, args.draws, args.seed, importance=args.importance)
     print(f"{args.dataset} {args.split}: {result}")
     if args.per_image:
         write_atomically(args.per_image, lambda path: save_file({"nats": result.per_image.float()}, path))

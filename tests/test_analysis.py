@@ -4,8 +4,16 @@ import pytest
 import torch
 from conftest import randomise
 
-from nicelib import NICE, InputError, dequantise, load_pixels, load_pretrained
-from nicelib.analysis import disturb, keep_widest, nats_per_pixel, turn_dimension, walks
+from nicelib import NICE, InputError, StandardLogistic, StandardNormal, dequantise, load_pixels, load_pretrained
+from nicelib.analysis import (
+    disturb,
+    keep_widest,
+    ks_distances,
+    nats_per_pixel,
+    rank_correlations,
+    turn_dimension,
+    walks,
+)
 
 
 @pytest.fixture
@@ -98,6 +106,28 @@ def test_disturb_dirties_as_much_as_told():
     assert torch.equal(dirty, disturb(grey, noise=0.1)) and not torch.equal(dirty, disturb(grey, noise=0.1, seed=1))
     extremes = disturb(torch.tensor([[0, 255, 0, 255]], dtype=torch.uint8), noise=100)  # clamped, not wrapped
     assert set(extremes.flatten().tolist()) <= {0, 255}
+
+
+def test_rank_correlations_see_order_alone():
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = x[:, 0].exp()  # bent, in the same order
+    r = rank_correlations(x)
+    assert r.shape == (3, 3) and torch.allclose(r[0, 1], torch.ones(1, dtype=r.dtype)) and r[0, 2].abs() < 0.2
+    x[0, 2], x[0, 0] = 1e6, 1e6  # one far image: plain correlation says 1, the ranks hardly move
+    assert torch.corrcoef(x.T)[0, 2] > 0.99 and (rank_correlations(x)[0, 2] - r[0, 2]).abs() < 0.02
+    by_hand = 1 - 6 * (x[:, 0].argsort().argsort() - x[:, 2].argsort().argsort()).square().sum() / (400 * (400**2 - 1))
+    assert torch.allclose(rank_correlations(x)[0, 2], by_hand.double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("prior", [StandardLogistic(), StandardNormal()], ids=["logistic", "normal"])
+def test_ks_distances(prior):
+    z = prior.sample((2000, 500), torch.Generator().manual_seed(0))
+    distances = ks_distances(z, prior)
+    assert distances.shape == (500,) and 0.02 < (distances > 1.36 / 2000**0.5).float().mean() < 0.08
+    assert (ks_distances(1.5 * z, prior) > 0.05).all()
+    points = torch.linspace(-20, 20, 4001)  # the gap, looked at point by point
+    gaps = (z[:, :3, None] <= points).float().mean(0) - prior.cdf(points)
+    assert torch.allclose(gaps.abs().amax(1), distances[:3], atol=1.1 / 2000 + 0.003)
 
 
 @pytest.mark.parametrize(

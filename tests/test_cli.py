@@ -93,6 +93,8 @@ def test_evaluate_and_sample(trained, tmp_path, capsys):
         r"mnist-sample test: ([\d.]+) \+- ([\d.]+) nats, ([\d.]+) bits/dim \(500 images, 2 noise draws\)\n", text
     )
     assert status == 0 and 1300 < float(found[1]) < 1600
+    _, text, _ = call(capsys, "evaluate", trained / "best.safetensors", "--draws", 1, "--importance", 4)
+    assert "1 noise draw, importance-weighted over 4" in text and float(text.split()[2]) > float(found[1]) + 1
     argv = ["sample", trained / "best.safetensors", "--sample_size", 6, "--out"]
     assert call(capsys, *argv, tmp_path / "a.png")[0] == call(capsys, *argv, tmp_path / "b.png")[0] == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -171,6 +173,7 @@ def test_bad_weights(tmp_path, capsys):
 def test_bad_numbers(trained, tmp_path, capsys):
     weights = trained / "best.safetensors"
     assert "draws = 0" in refuse(capsys, "evaluate", weights, "--draws", 0)
+    assert "importance = 0" in refuse(capsys, "evaluate", weights, "--importance", 0)
     assert "sample_size = 0" in refuse(capsys, "sample", weights, "--sample-size", 0)
     for temperature in ("-1", "nan", "inf"):
         error = refuse(capsys, "sample", weights, "--temperature", temperature, "--out", tmp_path / "s.png")

@@ -31,7 +31,36 @@ def test_mean_and_standard_error(model):
     assert "500 images, 3 noise draws" in str(result)
 
 
+def test_importance_is_the_mean_inside_the_logarithm(model):
+    pixels = load_pixels("mnist-sample", "test")[::5]
+    result = evaluate(model, pixels, draws=2, seed=5, importance=3)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        nats = torch.stack([model.log_prob(dequantise(pixels, generator)).double() for _ in range(6)]).view(2, 3, 100)
+    by_hand = (nats.logsumexp(1) - math.log(3)).mean(0)
+    assert torch.allclose(result.per_image, by_hand.float(), atol=1e-3)
+    assert result.nats == pytest.approx(by_hand.mean().item()) and result.importance == 3
+    assert result.nats > evaluate(model, pixels, draws=6, seed=5).nats + 0.1  # the same six noises, Jensen
+    assert "100 images, 2 noise draws, importance-weighted over 3" in str(result)
+
+
+def test_importance_tends_to_the_probability_of_the_integers():
+    """Two pixels: the mass of the bin by a fine grid, 2 ln 256 + log P."""
+    model = NICE(dim=2, mid_dim=4, hidden=1)
+    model.scaling.log_scale.data.fill_(6.5)  # narrow beside the bin, so that the bound starts far below
+    pixels = torch.tensor([[1, 0]], dtype=torch.uint8)
+    side = (torch.arange(400) + 0.5) / 400
+    with torch.no_grad():
+        exact = model.log_prob((torch.cartesian_prod(side, side) + pixels) / 256).double().logsumexp(0)
+    exact = exact.item() - 2 * math.log(400)
+    bound = [evaluate(model, pixels, draws=300, importance=k).nats for k in (1, 4, 64)]
+    assert bound[0] < bound[1] - 0.05 and bound[1] < bound[2] < exact + 0.02
+    assert exact - bound[2] < (exact - bound[0]) / 10
+
+
 def test_bad_input(model):
+    with pytest.raises(InputError, match="importance = 0"):
+        evaluate(model, load_pixels("mnist-sample", "test"), importance=0)
     with pytest.raises(InputError, match="draws = 0"):
         evaluate(model, load_pixels("mnist-sample", "test"), draws=0)
     with pytest.raises(InputError, match="images = 0"):
