@@ -1,6 +1,5 @@
 """The contract every layer keeps: an invertible map of ``(B, D)`` vectors with a known log-determinant."""
 
-import torch
 from torch import Tensor, nn
 
 from nicelib.errors import InputError
@@ -30,7 +29,7 @@ class Bijection(nn.Module):
                 f"{type(self).__name__} got a tensor of shape {tuple(x.shape)}; expected (B, {self.dim}): "
                 "flatten each image to one row"
             )
-        if not torch.is_floating_point(x):
+        if not x.is_floating_point():
             raise InputError(
                 f"{type(self).__name__} got dtype {x.dtype}; expected floating-point values: "
                 "dequantise integer pixels first (nicelib.dequantise)"

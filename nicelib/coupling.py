@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,19 +13,21 @@ from nicelib.bijection import Bijection
 from nicelib.errors import InputError, at_least, one_of
 from nicelib.masks import selector
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"leaky_relu": lambda: nn.LeakyReLU(0.2), "relu": nn.ReLU}
-_NEGATIVE_SLOPE = {"leaky_relu": 0.2, "relu": 0.0}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"leaky_relu": partial(nn.LeakyReLU, 0.2), "relu": nn.ReLU}
 
 
 class _HalfLinear(nn.Linear):
-    """A full-width linear layer that multiplies by its live half only; ``live`` says which columns or rows those are."""
+    """A full-width linear layer whose dead columns or rows meet masked zeros, or would be masked away.
+
+    They belong to the usual parameter count, and cost no arithmetic: only the ``live`` ones are multiplied.
+    """
 
     live: slice | Tensor
 
     def set_live(self, mask: Tensor) -> None:
         live = selector(mask)
-        self._buffers.pop("live", None)
-        self.__dict__.pop("live", None)
+        if hasattr(self, "live"):
+            del self.live
         if isinstance(live, Tensor):
             self.register_buffer("live", live, persistent=False)  # moves with .to(), not saved: the mask is
         else:
@@ -32,11 +35,7 @@ class _HalfLinear(nn.Linear):
 
 
 class KeptInputLinear(_HalfLinear):
-    """A linear layer on the full-width vector that reads only the kept entries.
-
-    The other columns of the weight would meet masked zeros: they belong to the usual parameter count, and cost no
-    arithmetic here. Maps (B, in_features) to (B, out_features).
-    """
+    """Reads only the kept entries of the full-width vector: (B, D) -> (B, out_features)."""
 
     def __init__(self, mask: Tensor, out_features: int) -> None:
         super().__init__(len(mask), out_features)
@@ -48,11 +47,7 @@ class KeptInputLinear(_HalfLinear):
 
 
 class MovedOutputLinear(_HalfLinear):
-    """A linear layer to the full-width vector that computes only the moved entries; the others are 0.
-
-    The other rows of the weight would be masked away: they belong to the usual parameter count, and cost no
-    arithmetic here. Maps (B, in_features) to (B, out_features).
-    """
+    """Computes only the moved entries of the full-width vector, the others are 0: (B, in_features) -> (B, D or 2D)."""
 
     def __init__(self, in_features: int, moved: Tensor) -> None:
         super().__init__(in_features, len(moved))
@@ -69,14 +64,12 @@ def make_conditioner(
 ) -> nn.Sequential:
     """The network m of one coupling layer: (B, D) -> (B, outputs * D) (paper, section 5.1).
 
-    ``hidden`` hidden layers of ``mid_dim`` units with a nonlinearity after each, then a linear layer that starts at
-    zero, so that a fresh coupling layer is the identity. Hidden weights start Kaiming-normal with zero biases; the first
-    layer counts its live inputs only.
+    ``hidden`` layers of ``mid_dim`` units, each with a nonlinearity after it, then a linear layer that starts at zero, so
+    that a fresh coupling layer is the identity. Hidden weights start Kaiming-normal with zero biases; the first layer
+    counts its live inputs only.
 
     Args:
         mask: bool (D,), True = kept. The network reads the kept entries and writes the moved ones.
-        mid_dim: units in a hidden layer.
-        hidden: number of hidden layers.
         outputs: vectors of length D to write: 1 (a shift) or 2 (a shift and a log-scale).
         activation: ``"leaky_relu"`` (slope 0.2) or ``"relu"`` (the paper's).
 
@@ -86,14 +79,14 @@ def make_conditioner(
     at_least(1, mid_dim=mid_dim, hidden=hidden)
     one_of("activation", activation, ACTIVATIONS)
     first, last = KeptInputLinear(mask, mid_dim), MovedOutputLinear(mid_dim, (~mask).repeat(outputs))
-    middle = [nn.Linear(mid_dim, mid_dim) for _ in range(hidden - 1)]
     layers: list[nn.Module] = []
-    for linear in (first, *middle):
-        layers += [linear, ACTIVATIONS[activation]()]
-        gain = nn.init.calculate_gain("leaky_relu", _NEGATIVE_SLOPE[activation])
+    for linear in (first, *[nn.Linear(mid_dim, mid_dim) for _ in range(hidden - 1)]):
+        nonlinearity = ACTIVATIONS[activation]()
+        gain = nn.init.calculate_gain("leaky_relu", getattr(nonlinearity, "negative_slope", 0.0))
         fan_in = int(mask.sum()) if linear is first else mid_dim
         nn.init.normal_(linear.weight, std=gain / math.sqrt(fan_in))
         nn.init.zeros_(linear.bias)
+        layers += [linear, nonlinearity]
     with torch.no_grad():
         first.weight[:, ~mask] = 0
     nn.init.zeros_(last.weight)
@@ -181,19 +174,8 @@ class AffineCoupling(_Coupling):
 
     with s = bound * tanh(raw), so that no image can make a scale explode, or s = raw without a bound.
 
-    Args:
-        mask: bool (D,), True = kept.
-        conditioner: any module (B, D) -> (B, 2D): t in the first D outputs, raw in the last D.
-        bound: largest |s| (nats); None leaves s = raw.
-
-    Raises:
-        InputError: as :class:`AdditiveCoupling`.
-
-    >>> from nicelib.masks import parity_mask
-    >>> layer = AffineCoupling(parity_mask(4), nn.Linear(4, 8))
-    >>> x = torch.rand(2, 4)
-    >>> torch.allclose(layer.inverse(layer(x)[0]), x)
-    True
+    Arguments and errors are :class:`AdditiveCoupling`'s, but the conditioner writes (B, 2D): t, then raw. ``bound``: largest
+    |s| (nats); None leaves s = raw.
     """
 
     def __init__(self, mask: Tensor, conditioner: nn.Module, bound: float | None = 2.0) -> None:

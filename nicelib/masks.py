@@ -17,7 +17,8 @@ MASKS = {"parity": ("odd", "even"), "checkerboard": ("odd", "even"), "halves": (
 def make_mask(mask: str, dim: int, keep: str) -> Tensor:
     """A mask by its name in :data:`MASKS`, on the CPU: bool (dim,), True = kept. The checkerboard's images are square.
 
-    Raises :class:`InputError`: an unknown name or half, a ``dim`` that the mask cannot have.
+    Raises:
+        InputError: an unknown name or half, a ``dim`` that the mask cannot have.
     """
     one_of("mask", mask, MASKS)
     if keep not in MASKS[mask]:
@@ -32,16 +33,9 @@ def make_mask(mask: str, dim: int, keep: str) -> Tensor:
 
 
 def parity_mask(dim: int, keep: str = "odd") -> Tensor:
-    """Keep the odd or the even 0-based indices: the paper's split (section 5.1).
+    """Keep the ``"odd"`` or the ``"even"`` 0-based indices: the paper's split (section 5.1). bool (dim,), True = kept.
 
     On a row-major image of even width index parity is column parity, so the mask is vertical stripes.
-
-    Args:
-        dim: number of dimensions D, even and positive.
-        keep: ``"odd"`` keeps 1, 3, 5, ...; ``"even"`` keeps 0, 2, 4, ...
-
-    Returns:
-        bool (D,), True = kept.
 
     Raises:
         InputError: an odd or non-positive ``dim``, an unknown ``keep``.
@@ -49,21 +43,14 @@ def parity_mask(dim: int, keep: str = "odd") -> Tensor:
     >>> parity_mask(6, keep="odd").tolist()
     [False, True, False, True, False, True]
     """
-    _check_even(dim)
-    return torch.arange(dim) % 2 == _choose(keep, ("even", "odd"))
+    side = _choose(dim, keep, ("even", "odd"))
+    return torch.arange(dim) % 2 == side
 
 
 def checkerboard_mask(height: int, width: int, keep: str = "odd") -> Tensor:
-    """Keep the squares of one colour of a checkerboard: row + column odd, or even.
+    """Keep one colour of a checkerboard, row + column ``"odd"`` or ``"even"``: bool (height * width,), row-major.
 
     Not in the NICE paper; Real NVP (Dinh et al. 2016, arXiv 1605.08803, section 3.4) introduced it.
-
-    Args:
-        height, width: size of the image; their product is D and must be even.
-        keep: ``"odd"`` keeps the pixels whose row + column is odd; ``"even"`` the others.
-
-    Returns:
-        bool (height * width,), row-major, True = kept.
 
     Raises:
         InputError: a non-positive size, an odd number of pixels, an unknown ``keep``.
@@ -73,20 +60,12 @@ def checkerboard_mask(height: int, width: int, keep: str = "odd") -> Tensor:
     """
     if height < 1 or width < 1:
         raise InputError(f"image of {height} x {width} pixels; expected a positive height and width")
-    _check_even(height * width)
-    colour = (torch.arange(height)[:, None] + torch.arange(width)) % 2
-    return (colour == _choose(keep, ("even", "odd"))).flatten()
+    colour = _choose(height * width, keep, ("even", "odd"))
+    return ((torch.arange(height)[:, None] + torch.arange(width)) % 2 == colour).flatten()
 
 
 def half_mask(dim: int, keep: str = "first") -> Tensor:
-    """Keep the first or the second half of the indices (paper, section 3.2: x = (x_I1, x_I2)).
-
-    Args:
-        dim: number of dimensions D, even and positive.
-        keep: ``"first"`` keeps 0 .. D/2 - 1; ``"second"`` keeps the rest.
-
-    Returns:
-        bool (D,), True = kept.
+    """Keep the ``"first"`` or the ``"second"`` half of the indices (paper, section 3.2: x = (x_I1, x_I2)). bool (dim,).
 
     Raises:
         InputError: an odd or non-positive ``dim``, an unknown ``keep``.
@@ -94,8 +73,8 @@ def half_mask(dim: int, keep: str = "first") -> Tensor:
     >>> half_mask(4, keep="second").tolist()
     [False, False, True, True]
     """
-    _check_even(dim)
-    return torch.arange(dim) * 2 // dim == _choose(keep, ("first", "second"))
+    half = _choose(dim, keep, ("first", "second"))
+    return torch.arange(dim) * 2 // dim == half
 
 
 def selector(mask: Tensor) -> slice | Tensor:
@@ -113,12 +92,10 @@ def selector(mask: Tensor) -> slice | Tensor:
     return slice(int(indices[0]), int(indices[-1]) + 1, int(steps[0]))
 
 
-def _check_even(dim: int) -> None:
+def _choose(dim: int, keep: str, halves: tuple[str, str]) -> int:
+    """Which of the two halves of ``dim`` entries ``keep`` names: 0 or 1."""
     if dim < 2 or dim % 2:
         raise InputError(f"dim = {dim}; expected an even number, 2 or more: the two halves of a split have equal size")
-
-
-def _choose(keep: str, choices: tuple[str, str]) -> int:
-    if keep not in choices:
-        raise InputError(f"keep = {keep!r}; expected {choices[0]!r} or {choices[1]!r}")
-    return choices.index(keep)
+    if keep not in halves:
+        raise InputError(f"keep = {keep!r}; expected {halves[0]!r} or {halves[1]!r}")
+    return halves.index(keep)

@@ -47,11 +47,12 @@ class NICEConfig:
         check_options(self, may_be_none=("bound",))
         if self.first is None and self.mask in MASKS:
             object.__setattr__(self, "first", MASKS[self.mask][0])
-        self.first_mask()
+        self.masks()
 
-    def first_mask(self) -> Tensor:
-        """The mask of layer 0, bool (dim,), True = kept; the layers after it alternate."""
-        return make_mask(self.mask, self.dim, str(self.first))
+    def masks(self) -> list[Tensor]:
+        """The mask of each coupling layer, bool (dim,), True = kept: they alternate."""
+        mask = make_mask(self.mask, self.dim, str(self.first))
+        return [~mask if i % 2 else mask for i in range(self.coupling)]
 
     def architecture(self) -> dict[str, Any]:
         """These settings alone, where a class adds others: ``NICE(**config.architecture())``."""
@@ -66,10 +67,8 @@ class NICE(Bijection):
     The defaults are the 22,295,920-parameter MNIST model: four additive coupling layers with five hidden layers of 1000
     units each, masks that alternate (layer 0 keeps the odd indices), one scaling layer, the logistic prior.
 
-    Args: the fields of :class:`NICEConfig`, by name (``dim``, D, by position too); :class:`InputError` as there.
-
-    Attributes:
-        config: all of them as a dictionary; ``NICE(**model.config)`` builds the architecture again.
+    Its arguments are the fields of :class:`NICEConfig`, by name (``dim`` by position too), and so are the errors. The
+    attribute ``config`` holds them all: ``NICE(**model.config)`` builds the architecture again.
 
     >>> model = NICE(dim=4, mid_dim=8, hidden=1)
     >>> x = torch.rand(2, 4)
@@ -84,14 +83,11 @@ class NICE(Bijection):
         config = NICEConfig(dim, **architecture)
         super().__init__(config.dim)
         self.config = config.architecture()
-        outputs = 1 if config.coup_type == "additive" else 2
-        mask = config.first_mask()
-        for i in range(config.coupling):
+        outputs, bound = (1, {}) if config.coup_type == "additive" else (2, {"bound": config.bound})
+        for i, mask in enumerate(config.masks()):
             conditioner = make_conditioner(mask, config.mid_dim, config.hidden, outputs, config.activation)
-            bound = {} if config.coup_type == "additive" else {"bound": config.bound}
             # Direct children, not a list: torchinfo's default depth then reaches every linear layer.
             self.add_module(f"coupling_{i}", COUPLINGS[config.coup_type](mask, conditioner, **bound))
-            mask = ~mask
         self.scaling = Scaling(config.dim)
         self.prior = PRIORS[config.latent]()
 
@@ -127,12 +123,9 @@ class NICE(Bijection):
 
     @torch.no_grad()
     def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z from the prior, multiply it by ``temperature``, and invert the flow -> x (n, D).
-
-        Values may fall a little outside [0, 1): nothing is clamped.
+        """Draw n codes z from the prior, multiply them by ``temperature``, and invert the flow -> x (n, D), not clamped.
 
         Args:
-            n: number of samples.
             temperature: 1 samples the model; below 1, closer to the mode; 0, the mode of z alone.
             generator: source of the uniform numbers; its device may differ from the model's.
 
@@ -158,12 +151,10 @@ class NICE(Bijection):
 
     def check_masks(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
         """Raise :class:`InputError` where the masks among these tensors are not those that ``config`` makes."""
-        mask = NICEConfig(**self.config).first_mask()
-        for i in range(self.config["coupling"]):
+        for i, mask in enumerate(NICEConfig(**self.config).masks()):
             saved = state_dict.get(f"{prefix}coupling_{i}.mask")
             if saved is not None and not torch.equal(saved.cpu(), mask):
                 raise InputError(
                     f"the mask of coupling layer {i} keeps other entries than mask = {self.config['mask']!r}, "
                     f"first = {self.config['first']!r}; build the model with the masks of these weights"
                 )
-            mask = ~mask

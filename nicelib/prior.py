@@ -13,7 +13,6 @@ class _Standard(Distribution):
 
     arg_constraints: dict = {}
     support = constraints.real
-    has_rsample = False
 
     def __init__(self) -> None:
         super().__init__(validate_args=False)
@@ -21,13 +20,6 @@ class _Standard(Distribution):
     @property
     def mean(self) -> Tensor:
         return torch.tensor(0.0)
-
-    @property
-    def stddev(self) -> Tensor:
-        return self.variance.sqrt()
-
-    def icdf(self, value: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def sample(self, sample_shape=(), generator: torch.Generator | None = None) -> Tensor:
         """Draw numbers of shape ``sample_shape`` in torch's default dtype, on the generator's device (default: CPU)."""

@@ -188,7 +188,7 @@ def test_masks_alternate_and_begin_where_they_are_told():
         assert NICEConfig(mask=mask).first == halves[0]
         for first in halves:
             layers = NICE(DIM, mid_dim=2, hidden=1, mask=mask, first=first).layers[:-1]
-            assert torch.equal(layers[0].mask, NICEConfig(DIM, mask=mask, first=first).first_mask())
+            assert torch.equal(layers[0].mask, NICEConfig(DIM, mask=mask, first=first).masks()[0])
             assert all(torch.equal(a.mask, ~b.mask) for a, b in zip(layers, layers[1:], strict=False))
     assert (
         NICE(4, mid_dim=2, hidden=1, mask="halves", first="second").layers[0].mask.tolist() == [False] * 2 + [True] * 2
