@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +16,9 @@ import torch
 from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
 from nicelib.checkpoints import load_model
 from nicelib.evaluation import evaluate
-from nicelib.training import lr_factor, make_optimiser, resolve_precision, shift_images
+from nicelib.training import lr_factor, make_optimiser, resolve_precision, shift_images, train_step
 from nicelib.training.batches import order_of_epoch, stream
+from nicelib.training.graph import WARM_UP, CapturedStep, check_graph
 from nicelib.training.resume import _checksum
 
 TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2, "device": "cpu"}
@@ -339,10 +342,97 @@ def test_cuda_where_there_is_none():
         run(device="toaster")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+@needs_gpu
 def test_trains_on_a_gpu():
     history = run(device="cuda")
     assert history[-1]["held_out"] == pytest.approx(run(device="cpu")[-1]["held_out"], abs=30)
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["highest", "high", "bf16"])
+def test_a_cuda_graph_gives_the_same_numbers(precision):
+    settings = {"device": "cuda", "precision": precision, "shift": 0.3}
+    assert without_times(run(cuda_graph="on", **settings)) == without_times(run(**settings))
+
+
+@needs_gpu
+@pytest.mark.parametrize(("first", "then"), [("on", "on"), ("on", "off"), ("off", "on")])
+def test_resume_with_and_without_a_cuda_graph(tmp_path, first, then):
+    settings = {"device": "cuda", "precision": "high"}
+    whole = run(**settings)
+    with contextlib.closing(train(TrainConfig(**TINY | settings | {"cuda_graph": first}), out=tmp_path)) as records:
+        next(records)
+    rest = run(tmp_path, resume=True, cuda_graph=then, **settings)
+    assert without_times(rest) == without_times(whole[1:])
+
+
+def test_a_cuda_graph_where_there_can_be_none():
+    gpu = torch.device("cuda")
+    with pytest.raises(InputError, match=r"cuda_graph = 'on', but the run is on cpu, which has none; .*leave it off"):
+        run(cuda_graph="on")
+    with pytest.raises(InputError, match="but 2 processes share every step"):
+        check_graph(None, gpu, 2)
+    with pytest.raises(InputError, match=r"but the model is wrapped \(OptimizedModule\)"):
+        check_graph(torch.compile(NICE(dim=4, mid_dim=4, hidden=1)), gpu, 1)
+    check_graph(NICE(dim=4, mid_dim=4, hidden=1), gpu, 1)
+
+
+@pytest.fixture
+def acted_graphs(monkeypatch):
+    """CUDA's streams and graphs acted on the CPU: a recording is undone, a replay does it again on the same tensors."""
+
+    class Graph:
+        def replay(self):
+            with self.owner._capturable():
+                self.owner.loss.copy_(self.owner.step(self.owner.x))
+
+    @contextlib.contextmanager
+    def record(graph, stream):
+        optimiser = graph.owner.optimiser
+        tensors = [p.data for group in optimiser.param_groups for p in group["params"]]
+        tensors += [t for state in optimiser.state.values() for t in state.values()]
+        before = [t.clone() for t in tensors]
+        yield
+        for tensor, was in zip(tensors, before, strict=True):
+            tensor.copy_(was)
+
+    waits = SimpleNamespace(wait_stream=lambda other: None)
+    for name, act in {
+        "CUDAGraph": Graph, "graph": record, "Stream": lambda device: waits, "current_stream": lambda device: waits,
+        "stream": lambda stream: contextlib.nullcontext(), "device": lambda device: contextlib.nullcontext(),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, act)
+
+
+def test_steps_around_a_recording_are_the_ordinary_steps(acted_graphs):
+    """The batch and the learning rates reach the recording, and Adam's groups are afterwards as a file needs them."""
+    config, ends = TrainConfig(lr=1e-2, scale_lr=3.0), []
+    batches = torch.rand(WARM_UP + 4, 20, 8, generator=torch.Generator().manual_seed(0))
+    for captured in (False, True):
+        torch.manual_seed(0)
+        model = NICE(dim=8, mid_dim=4, hidden=1)
+        optimiser = make_optimiser(model, config)
+        step = lambda x, m=model, o=optimiser: train_step(m, o, x, clip=1.0)  # noqa: E731
+        if captured:
+            step = CapturedStep(step, optimiser, torch.device("cpu"))
+            step.graph.owner = step
+        losses = []
+        for i, x in enumerate(batches):
+            for group in optimiser.param_groups:
+                group["lr"] *= 1 - 2.0**-i / 2
+                group["lr"] = torch.tensor(group["lr"]).item()
+            losses.append(step(x).item())
+        ends.append((losses, model.state_dict(), optimiser.state_dict()))
+    (losses, weights, adam), (others, same_weights, same_adam) = ends
+    assert losses == others and len(set(losses)) == len(batches)
+    assert all(torch.equal(t, same_weights[name]) for name, t in weights.items())
+    assert adam["param_groups"] == same_adam["param_groups"] and adam["param_groups"][0]["capturable"] is False
+    assert all(
+        torch.equal(t, same_adam["state"][i][k]) for i, moments in adam["state"].items() for k, t in moments.items()
+    )
 
 
 def test_precision():

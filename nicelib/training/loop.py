@@ -1,6 +1,7 @@
 """Maximum likelihood: the training step, and the loop around it (paper, section 5.1)."""
 
 import dataclasses
+import functools
 import inspect
 import json
 import math
@@ -28,6 +29,7 @@ from nicelib.evaluation import evaluate
 from nicelib.model import NICE
 from nicelib.training.batches import draw_batch, order_of_epoch
 from nicelib.training.device import matmul_precision, resolve_precision, start_process, synchronise
+from nicelib.training.graph import CapturedStep, check_graph
 from nicelib.training.resume import claim, damaged, read_resume, write_resume
 from nicelib.training.settings import TrainConfig
 from nicelib.training.start import initialise_from_data
@@ -142,6 +144,13 @@ def train(
                 raise
 
 
+class _Float32LR(LambdaLR):
+    """Learning rates as float32 has them, the form in which a CUDA graph reads them: with and without, the same numbers."""
+
+    def get_lr(self) -> list[float | Tensor]:
+        return [torch.tensor(lr, dtype=torch.float32).item() for lr in super().get_lr()]
+
+
 class _Run:
     """A run: its images on the device, its model and optimiser, and how far it is."""
 
@@ -151,6 +160,8 @@ class _Run:
         self.out = out
         self.world, self.rank, self.device = start_process(config.device)
         self.config = dataclasses.replace(config, precision=resolve_precision(config.precision, self.device))
+        if config.cuda_graph == "on":
+            check_graph(model, self.device, self.world)
         if config.batch_size % self.world:
             raise InputError(f"batch_size = {config.batch_size}; expected a multiple of the {self.world} processes")
         self.pixels, self.held_out = self._load(data_dir)
@@ -164,7 +175,8 @@ class _Run:
         self.generator = torch.Generator(self.device)
         self.optimiser = make_optimiser(self.model, config)
         total = self.steps * config.max_iter
-        self.scheduler = LambdaLR(self.optimiser, lambda step: lr_factor(step, total, config.schedule))
+        schedule = _Float32LR if self.device.type == "cuda" else LambdaLR
+        self.scheduler = schedule(self.optimiser, lambda step: lr_factor(step, total, config.schedule))
         self.losses = torch.zeros(self.steps, device=self.device)
         self.state: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
         self.saved_at = time.monotonic()
@@ -208,6 +220,10 @@ class _Run:
             name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             quiet: dict[str, Any] = {name: False}
             self.forward = DistributedDataParallel(self.forward, **quiet)
+        config = self.config
+        step = functools.partial(train_step, self.forward, self.optimiser, clip=config.clip, precision=config.precision)
+        graph = config.cuda_graph == "on"
+        self.take_step = CapturedStep(step, self.optimiser, self.device) if graph else step
 
     def do_steps(self, interrupted: threading.Event, progress: bool) -> None:
         """The steps that are left of the epoch; KeyboardInterrupt, with ``resume.pt`` written, when interrupted."""
@@ -220,7 +236,7 @@ class _Run:
                 pixels = self.pixels[order[step * config.batch_size : (step + 1) * config.batch_size]]
                 x = draw_batch(pixels, config, state["epoch"] * self.steps + step, self.generator)
                 x = x.tensor_split(self.world)[self.rank].to(self.model.scaling.log_scale)
-                self.losses[step] = train_step(self.forward, self.optimiser, x, config.clip, config.precision)
+                self.losses[step] = self.take_step(x)
                 self.scheduler.step()
                 state["step"] = step + 1
                 bar.update()

@@ -16,7 +16,8 @@ from nicelib.errors import InputError
 from nicelib.model import NICEConfig
 from nicelib.training.settings import TrainConfig
 
-FREE = {"device", "save_every", "sample_size"}  # these do not change the numbers; "machine" tells cpu from cuda
+# These do not change the numbers; "machine" tells cpu from cuda.
+FREE = {"cuda_graph", "device", "save_every", "sample_size"}
 _claims: dict[Path, IO[bytes]] = {}  # the folders that this process writes to
 
 

@@ -49,6 +49,7 @@ class TrainConfig(NICEConfig):
     precision: str = option(
         "auto", "matrix products in training: float32 (highest), TF32 on CUDA (high), bfloat16 (bf16)", PRECISIONS
     )
+    cuda_graph: str = option("off", "launch a step's CUDA kernels as one recorded graph", ("off", "on"))
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
     seed: int = option(0, "seed of the weights, the order of the images and the noise", rule=SEED)
 

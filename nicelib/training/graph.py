@@ -1,0 +1,90 @@
+"""A training step as one CUDA graph: its some hundred kernels are launched once a step, not one by one from Python.
+
+Recorded once, replayed at every step on the same memory: the batch and the learning rates are copied to where the
+recording reads them, weights and Adam's moments change in place. Noise and order are drawn outside, as ever.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nicelib.errors import InputError
+from nicelib.model import NICE
+
+WARM_UP = 3  # ordinary steps of the run before the recording: they make Adam's moments and the libraries' workspaces
+
+
+def check_graph(model: nn.Module | None, device: torch.device, world: int) -> None:
+    """Raise :class:`InputError` where a step of ``model`` (None: a fresh NICE) cannot be recorded."""
+    reason = ""
+    if device.type != "cuda":
+        reason = f"the run is on {device.type}, which has none"
+    elif world > 1:
+        reason = f"{world} processes share every step"
+    elif model is not None and not isinstance(model, NICE):
+        reason = f"the model is wrapped ({type(model).__name__})"
+    if reason:
+        raise InputError(f"cuda_graph = 'on', but {reason}; expected one process, a plain NICE, a GPU: leave it off")
+
+
+class CapturedStep:
+    """``step(x) -> loss``, replayed from a CUDA graph after its first steps; the numbers are those of the step itself.
+
+    The loss that a call returns is overwritten by the next.
+
+    Args:
+        step: a training step without random numbers: (B, D) -> the loss, a tensor on the device.
+        optimiser: the fused Adam that ``step`` calls; its learning rates may change between calls.
+        device: the GPU.
+    """
+
+    def __init__(
+        self, step: Callable[[Tensor], Tensor], optimiser: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        self.step, self.optimiser, self.device = step, optimiser, device
+        self.stream = torch.cuda.Stream(device)
+        self.rates = [torch.zeros((), dtype=torch.float32, device=device) for _ in optimiser.param_groups]
+        self.graph, self.calls = torch.cuda.CUDAGraph(), 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """One step on a batch of the size that the first calls had."""
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            return self._beside(x)
+        if self.calls == WARM_UP + 1:
+            self._record(x)
+        for rate, group in zip(self.rates, self.optimiser.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        self.x.copy_(x)
+        self.graph.replay()
+        return self.loss
+
+    def _beside(self, x: Tensor) -> Tensor:
+        """An ordinary step on the stream of the recording, as torch asks for before one."""
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            loss = self.step(x)
+        current.wait_stream(self.stream)
+        return loss
+
+    def _record(self, x: Tensor) -> None:
+        self.x = x.clone()
+        self.optimiser.zero_grad(set_to_none=True)  # so that the recording makes the gradients in memory of its own
+        with torch.cuda.device(self.device), self._capturable(), torch.cuda.graph(self.graph, stream=self.stream):
+            self.loss = self.step(self.x)  # recorded, not executed
+
+    @contextmanager
+    def _capturable(self) -> Iterator[None]:
+        """Let Adam read its learning rates from the device; its groups are afterwards as they were, for the files."""
+        groups = self.optimiser.param_groups
+        before = [(group["lr"], group["capturable"]) for group in groups]
+        for rate, group in zip(self.rates, groups, strict=True):
+            group["lr"], group["capturable"] = rate, True
+        try:
+            yield
+        finally:
+            for (lr, capturable), group in zip(before, groups, strict=True):
+                group["lr"], group["capturable"] = lr, capturable
