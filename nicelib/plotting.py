@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -40,12 +41,13 @@ def use_style() -> None:
     )
 
 
-def show(figure: Figure, alt: str) -> None:
+def show(figure: Figure, alt: str, **place: Any) -> None:
     """Put a figure on the page at twice the resolution, with a description for those who do not see it, and close it.
 
     Args:
         figure: as wide on the page as it is in inches, at its own dots per inch.
         alt: what the picture says, in a sentence.
+        place: ``display_id`` and ``update``, as IPython's ``display``: a later picture may take this one's place.
     """
     from IPython.display import display
     from PIL import Image
@@ -56,7 +58,7 @@ def show(figure: Figure, alt: str) -> None:
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
     width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
     metadata = {"image/png": {"width": width, "height": height, "alt": alt}}
-    display({"image/png": file.getvalue()}, raw=True, metadata=metadata)
+    display({"image/png": file.getvalue()}, raw=True, metadata=metadata, **place)
     plt.close(figure)
 
 

@@ -98,6 +98,33 @@ def test_records_and_files(tmp_path):
     assert evaluate(loaded, load_pixels("mnist-sample", "test"), seed=0).nats == pytest.approx(best, abs=1e-6)
 
 
+def test_on_step_sees_the_start_and_every_step():
+    seen, model = [], TrainConfig(**TINY).build()
+    held_out = load_pixels("mnist-sample", "test")
+
+    def on_step(done, total, losses):
+        if done == 0:
+            assert 1100 < evaluate(model, held_out).nats < 1250  # the start from data is already made
+        seen.append((done, total, losses.tolist()))
+
+    history = list(train(TrainConfig(**TINY), model=model, on_step=on_step))
+    assert [done for done, _, _ in seen] == [*range(46), *range(45, 91)] and {total for _, total, _ in seen} == {90}
+    assert [len(losses) for _, _, losses in seen] == [*range(46), *range(46)]
+    for record, (_, _, losses) in zip(history, (seen[45], seen[-1]), strict=True):
+        assert record["train"] == pytest.approx(-sum(losses) / 45)
+
+
+def test_every_step_has_noise_of_its_own():
+    """A model that sees the same noise again and again could learn the noise."""
+    seen = []
+    model = TrainConfig(**TINY).build()
+    model.register_forward_pre_hook(lambda _, x: seen.append(x[0] * 256 % 1) if torch.is_grad_enabled() else None)
+    run(model=model)
+    noise = torch.stack(seen).flatten(1)  # (steps, B * D): every step, its images in a row
+    assert len(noise) == 90 and torch.corrcoef(noise).fill_diagonal_(0).abs().max() < 0.03
+    assert torch.corrcoef(seen[0]).fill_diagonal_(0).abs().max() < 0.2  # nor do the images of a batch share any
+
+
 def test_given_model_is_trained_in_place():
     model = TrainConfig(**TINY).build()
     history = run(model=model)

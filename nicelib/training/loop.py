@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def train(
     resume: bool = False,
     model: nn.Module | None = None,
     progress: bool = False,
+    on_step: Callable[[int, int, Tensor], object] | None = None,
 ) -> Generator[dict[str, Any]]:
     """Train by maximum likelihood; a generator of one record an epoch.
 
@@ -120,6 +121,8 @@ def train(
         resume: continue the run in ``out`` (or begin it, where there is none yet).
         model: a model to train in place, compiled or not; default: ``config.build()``. With ``init = "data"`` a fresh one.
         progress: show a bar over the steps of each epoch.
+        on_step: called before the first step of an epoch and after each, with the steps done, the steps of the whole run,
+            and the losses of this epoch's steps so far, on the device: reading them waits for it.
 
     Raises:
         InputError: settings that do not fit the data, the folder or the machine; a loss that is not finite.
@@ -131,7 +134,7 @@ def train(
         run.begin(resume)
         while run.state["epoch"] < config.max_iter:
             with _deferred_interrupt(run.world == 1) as interrupted:
-                run.do_steps(interrupted, progress)
+                run.do_steps(interrupted, progress, on_step or (lambda *_: None))
                 record = run.finish_epoch()
                 if interrupted.is_set():
                     run.save_resume()
@@ -225,21 +228,26 @@ class _Run:
         graph = config.cuda_graph == "on"
         self.take_step = CapturedStep(step, self.optimiser, self.device) if graph else step
 
-    def do_steps(self, interrupted: threading.Event, progress: bool) -> None:
+    def do_steps(
+        self, interrupted: threading.Event, progress: bool, on_step: Callable[[int, int, Tensor], object]
+    ) -> None:
         """The steps that are left of the epoch; KeyboardInterrupt, with ``resume.pt`` written, when interrupted."""
         config, state, first = self.config, self.state, self.state["step"]
         order = order_of_epoch(self.generator, config, state["epoch"] + 1, len(self.pixels))
         name, quiet = f"epoch {state['epoch'] + 1}", not progress or self.rank > 0
+        done, total = state["epoch"] * self.steps, config.max_iter * self.steps
+        on_step(done + first, total, self.losses[:first])
         start = time.perf_counter()
         with tqdm(total=self.steps, initial=first, desc=name, leave=False, disable=quiet) as bar:
             for step in range(first, self.steps):
                 pixels = self.pixels[order[step * config.batch_size : (step + 1) * config.batch_size]]
-                x = draw_batch(pixels, config, state["epoch"] * self.steps + step, self.generator)
+                x = draw_batch(pixels, config, done + step, self.generator)
                 x = x.tensor_split(self.world)[self.rank].to(self.model.scaling.log_scale)
                 self.losses[step] = self.take_step(x)
                 self.scheduler.step()
                 state["step"] = step + 1
                 bar.update()
+                on_step(done + step + 1, total, self.losses[: step + 1])
                 if interrupted.is_set():
                     break
         synchronise(self.device)
