@@ -5,16 +5,9 @@ from typing import Any
 
 
 def check(what: str, answer: Any, test: Callable[[Any], bool], hint: str) -> None:
-    """Judge an exercise's answer; one that is still ``...`` (or None) is left open, so that "Run All" goes through.
+    """Judge what the reader put in place of the dots; ``...`` (or None) is left open, so that "Run All" goes through.
 
-    Args:
-        what: the exercise, as the printed line names it.
-        answer: what the reader put in place of the dots: a number, a tensor, whatever a function of theirs returned.
-        test: says whether it is right.
-        hint: where to look when it is not.
-
-    Raises:
-        AssertionError: a wrong answer; the message is the hint.
+    ``what`` names the exercise; where ``test(answer)`` is not true, an AssertionError gives the ``hint``.
 
     >>> check("Exercise 1", ..., lambda a: a == 4, "count both ends")
     Exercise 1: your turn. Replace the dots, then run this cell again.

@@ -10,36 +10,39 @@ the prior, nor which half the first layer keeps, nor a mean image that was subtr
 | nets | even | ReLU | a course's template: gathered halves, additive or affine with s = tanh(raw) |
 """
 
-import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError
+from nicelib.errors import InputError, cause
 from nicelib.model import NICE
 
 
-@dataclass(frozen=True)
-class _Family:
-    layer: str  # the names of layer i's linear layers: the first, those between (n counts from 1), the last
-    first: str
-    middle: str
-    last: str
+class Family(NamedTuple):
+    """How a program names its tensors, and what its files do not say."""
+
+    layer: str  # what the names in coupling layer i begin with
+    linears: Callable[[int], list[str]]  # the linear layers there, by the number of hidden layers
     scale: str
-    keep: str
+    first: str
     activation: str
 
 
+def _full(hidden: int) -> list[str]:
+    return [str(2 * n) for n in range(hidden + 1)]
+
+
+def _halves(part: str) -> Callable[[int], list[str]]:
+    return lambda hidden: [f"in_{part}.0", *(f"mid_{part}.{j}.0" for j in range(hidden - 1)), f"out_{part}"]
+
+
 FAMILIES = {
-    "full": _Family(
-        "coupling_layers.{i}.m.", "0", "{n2}", "{n2}", "scaling_layer.log_scale_vector", "odd", "leaky_relu"
-    ),
-    "blocks": _Family("coupling.{i}.", "in_block.0", "mid_block.{j}.0", "out_block", "scaling.scale", "odd", "relu"),
-    "nets": _Family("coupling.{i}.", "in_net.0", "mid_net.{j}.0", "out_net", "scaling.scale", "even", "relu"),
+    "full": Family("coupling_layers.{}.m.", _full, "scaling_layer.log_scale_vector", "odd", "leaky_relu"),
+    "blocks": Family("coupling.{}.", _halves("block"), "scaling.scale", "odd", "relu"),
+    "nets": Family("coupling.{}.", _halves("net"), "scaling.scale", "even", "relu"),
 }
 
 
@@ -52,25 +55,45 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path} cannot be read ({reason}); name a file that torch.save wrote") from error
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, ...
         raise InputError(
-            f"{path} cannot be read ({error.strerror or error}); name a file that torch.save wrote"
-        ) from error
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise InputError(
-            f"{path} does not hold tensors alone ({str(error).strip().splitlines()[0][:100]}); a whole pickled model "
+            f"{path} does not hold tensors alone ({cause(error)[:100]}); a whole pickled model "
             "could run code: save its state_dict() with its own program, and import that"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected a state dict, tensors by name")
     return content
+
+
+def read_mean(path: str | Path) -> Tensor:
+    """A mean image that ``torch.save`` wrote, any shape; InputError where the file holds something else."""
+    try:
+        mean = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = cause(error)[:100]
+        raise InputError(f"the mean {path} cannot be read ({reason}); give a tensor's file, mnist, or none") from error
+    if not isinstance(mean, Tensor):
+        raise InputError(f"the mean {path} holds a {type(mean).__name__}; expected a tensor")
+    return mean
+
+
+def family_of(state: Mapping[str, Any]) -> str:
+    """The family these weights are of, a name in :data:`FAMILIES`; InputError where they are of none."""
+    tensors = _unwrap(state)[0]
+    for name, family in FAMILIES.items():
+        if {family.layer.format(0) + family.linears(1)[0] + ".weight", family.scale} <= tensors.keys():
+            return name
+    reason = "none of their names is a known family's"
+    if any("running_mean" in key for key in tensors):
+        reason = "they hold BatchNorm, which no layer of this package has"
+    elif any(isinstance(t, Tensor) and t.ndim == 4 for t in tensors.values()):
+        reason = "they hold convolutions, which no layer of this package has"
+    first = ", ".join(list(tensors)[:3])
+    raise InputError(
+        f"these weights cannot be imported: {reason} (they begin {first}); see nicelib.importers for the families"
+    )
 
 
 def import_state_dict(
@@ -94,25 +117,38 @@ def import_state_dict(
         InputError: no family's names, a name left over, a wrong shape, NaN or infinity, convolutions, BatchNorm.
     """
     tensors, said = _unwrap(state)
-    family = FAMILIES[_family(tensors)]
-    count, hidden, names = _linears(tensors, family)
-    scale = _take(tensors, family.scale, None).flatten()
-    dim, mid_dim = len(scale), _peek(tensors, family.layer.format(i=0) + names[0] + ".bias")
-    outputs = _peek(tensors, family.layer.format(i=0) + names[-1] + ".bias")
-    affine = family is FAMILIES["nets"] and outputs == dim
+    name = family_of(state)
+    family = FAMILIES[name]
+    scale = _take(tensors, family.scale).flatten()
+    layers = {key.split(".")[1] for key in tensors if key.startswith(family.layer.split("{}")[0])}
+    weights = [key for key in tensors if key.startswith(family.layer.format(0)) and key.endswith(".weight")]
+    linears = family.linears(max(len(weights) - 1, 1))
+    mid_dim, outputs = (_tensor(tensors, family.layer.format(0) + linears[n] + ".bias").numel() for n in (0, -1))
+    dim, affine = len(scale), name == "nets" and outputs == len(scale)
+    if not first:
+        first = family.first if said.get("mask_config", 1) else {"odd": "even", "even": "odd"}[family.first]
     model = NICE(
-        dim, coupling=count, mid_dim=mid_dim, hidden=max(hidden, 1), coup_type="affine" if affine else "additive",
-        latent=latent or ("normal" if said.get("latent") == "normal" else "logistic"), activation=activation or family.activation,
-        first=first or (family.keep if said.get("mask_config", 1) else {"odd": "even", "even": "odd"}[family.keep]), bound=1.0 if affine else 2.0,
-    ).to(torch.promote_types(scale.dtype, torch.float32))  # fmt: skip
+        dim,
+        coupling=len(layers),
+        mid_dim=mid_dim,
+        hidden=len(linears) - 1,
+        coup_type="affine" if affine else "additive",
+        latent=latent or ("normal" if said.get("latent") == "normal" else "logistic"),
+        activation=activation or family.activation,
+        first=first,
+        bound=1.0 if affine else 2.0,
+    ).to(torch.promote_types(scale.dtype, torch.float32))
     with torch.no_grad():
         model.scaling.log_scale.copy_(scale)
         for i, layer in enumerate(model.couplings):
-            linears = list(layer.conditioner)[::2]
-            for n, (linear, name) in enumerate(zip(linears, names, strict=True)):
-                _fill(
-                    linear, tensors, family.layer.format(i=i) + name, layer.mask, n, hidden, family is FAMILIES["full"]
-                )
+            keep, moved = layer.mask.nonzero().flatten(), (~layer.mask).nonzero().flatten()
+            if affine:  # theirs are interleaved: raw log-scale, shift, raw log-scale, ...
+                moved = torch.stack((moved + dim, moved), 1).flatten()
+            for linear, own in zip(layer.conditioner[::2], linears, strict=True):
+                half = name != "full"
+                rows = moved if half and own == linears[-1] else torch.arange(linear.out_features)
+                columns = keep if half and own == linears[0] else torch.arange(linear.in_features)
+                _fill(linear, rows, columns, tensors, family.layer.format(i) + own)
         if tensors:
             raise InputError(f"{next(iter(tensors))} is left over: this is no NICE of a family that can be imported")
         if mean is not None:
@@ -120,95 +156,38 @@ def import_state_dict(
     return model
 
 
-def family_of(state: Mapping[str, Any]) -> str:
-    """The family these weights are of, a name in :data:`FAMILIES`; InputError where they are of none."""
-    return _family(_unwrap(state)[0])
-
-
-def read_mean(path: str | Path) -> Tensor:
-    """A mean image that ``torch.save`` wrote, any shape; InputError where the file holds something else."""
-    try:
-        mean = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"the mean {path} cannot be read ({error}); give a tensor's file, mnist, or none") from error
-    if not isinstance(mean, Tensor):
-        raise InputError(f"the mean {path} holds a {type(mean).__name__}; expected a tensor")
-    return mean
-
-
-def _unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def _unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """The tensors by name without a wrapper's prefix, and what stands beside them."""
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(state.get(key), Mapping):
             return _unwrap(state[key])[0], state
-    prefixes = [
-        key[: key.index(mark)] for key in state for mark in ("coupling_layers.0.m.0.w", "coupling.0.") if mark in key
-    ]
-    start = len(prefixes[0]) if prefixes else 0
-    return {key[start:] if prefixes and key.startswith(prefixes[0]) else key: t for key, t in state.items()}, {}
+    starts = [family.layer.format(0) for family in FAMILIES.values()]
+    prefix = next((key[: key.index(start)] for key in state for start in starts if start in key), "")
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items()}, {}
 
 
-def _family(tensors: Mapping[str, Any]) -> str:
-    for name, family in FAMILIES.items():
-        if family.layer.format(i=0) + family.first + ".weight" in tensors and family.scale in tensors:
-            return name
-    reason = "none of their names is a known family's"
-    if any("running_mean" in key for key in tensors):
-        reason = "they hold BatchNorm, which no layer of this package has"
-    elif any(isinstance(t, Tensor) and t.ndim == 4 for t in tensors.values()):
-        reason = "they hold convolutions, which no layer of this package has"
-    first = ", ".join(list(tensors)[:3])
-    raise InputError(
-        f"these weights cannot be imported: {reason} (they begin {first}); see nicelib.importers for the families"
-    )
-
-
-def _linears(tensors: Mapping[str, Any], family: _Family) -> tuple[int, int, list[str]]:
-    """Number of coupling layers, of hidden layers, and the names of the linear layers in each."""
-    count = 0
-    while family.layer.format(i=count) + family.first + ".weight" in tensors:
-        count += 1
-    hidden = 1
-    while family.layer.format(i=0) + family.middle.format(j=hidden - 1, n2=2 * hidden) + ".weight" in tensors:
-        hidden += 1
-    hidden -= family is FAMILIES["full"]  # there the last linear layer is numbered like those between
-    names = [family.first, *(family.middle.format(j=n - 1, n2=2 * n) for n in range(1, hidden))]
-    return count, hidden, [*names, family.last.format(n2=2 * hidden)]
-
-
-def _peek(tensors: Mapping[str, Any], name: str) -> int:
+def _tensor(tensors: Mapping[str, Any], name: str) -> Tensor:
     if name not in tensors:
         raise InputError(f"{name} is missing; expected the weights and biases of every layer")
-    return len(tensors[name])
+    if not isinstance(tensors[name], Tensor):
+        raise InputError(f"{name} is a {type(tensors[name]).__name__}; expected a tensor")
+    return tensors[name]
 
 
-def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...] | None) -> Tensor:
-    _peek(tensors, name)
-    tensor = tensors.pop(name)
-    if not isinstance(tensor, Tensor) or (shape and tensor.shape != shape):
-        raise InputError(f"{name} has shape {tuple(getattr(tensor, 'shape', ()))}; expected {shape}")
+def _take(tensors: dict[str, Any], name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+    tensor = _tensor(tensors, name)
+    if shape and tensor.shape != shape:
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
     if not tensor.is_floating_point() or not tensor.isfinite().all():
         raise InputError(f"{name} holds NaN, infinity or no floating-point numbers; expected finite weights")
-    return tensor
+    return tensors.pop(name)
 
 
-def _fill(linear: Any, tensors: dict[str, Tensor], name: str, keep: Tensor, n: int, hidden: int, full: bool) -> None:
-    """Copy one linear layer; a half-width one goes to its places in the full width, zeros elsewhere."""
-    rows: Any = slice(None)
-    columns: Any = slice(None)
-    if not full and n == 0:
-        columns = keep.nonzero().flatten()
-    if not full and n == hidden:
-        rows = (~keep).nonzero().flatten()
-        if linear.out_features == 2 * len(keep):  # theirs are interleaved: raw log-scale, shift, raw log-scale, ...
-            rows = torch.stack((rows + len(keep), rows), 1).flatten()
-    linear.weight.zero_()
-    linear.bias.zero_()
-    shape = (len(linear.bias[rows]), len(linear.weight[0, columns]))
-    weight = linear.weight[rows]
-    weight[:, columns] = _take(tensors, name + ".weight", shape).to(weight)
-    linear.weight[rows] = weight
-    linear.bias[rows] = _take(tensors, name + ".bias", shape[:1]).to(weight)
+def _fill(linear: Any, rows: Tensor, columns: Tensor, tensors: dict[str, Any], name: str) -> None:
+    """Copy one linear layer; a half-width one goes to its places in the full width, where the rest is 0 as it was made."""
+    weight = _take(tensors, name + ".weight", (len(rows), len(columns)))
+    linear.weight[rows[:, None], columns] = weight.to(linear.weight)
+    linear.bias[rows] = _take(tensors, name + ".bias", (len(rows),)).to(linear.bias)
 
 
 def _fold(model: NICE, mean: Tensor) -> None:

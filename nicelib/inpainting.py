@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError
+from nicelib.errors import InputError, at_least, one_of
 from nicelib.model import NICE
 
 PARTS = ("top", "bottom", "left", "right", "centre", "random")
@@ -13,31 +13,27 @@ RULES = ("preconditioned", "paper")
 
 
 def hidden_part(part: str, side: int = 28, generator: torch.Generator | None = None) -> Tensor:
-    """Which pixels of a side x side image are hidden: bool (side * side,), True = hidden.
+    """Which pixels of a side x side image a part of :data:`PARTS` hides: bool (side * side,), True = hidden.
 
-    ``"top"``, ``"bottom"``, ``"left"`` and ``"right"`` hide that half, ``"centre"`` the middle quarter, ``"random"`` every
-    pixel with probability one half.
-
-    Raises:
-        InputError: an unknown part.
+    ``"centre"`` hides the middle quarter, ``"random"`` every pixel with probability one half, the others that half.
 
     >>> hidden_part("top", side=4).view(4, 4).int().tolist()
     [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
     """
-    if part not in PARTS:
-        raise InputError(f"part = {part!r}; expected one of {', '.join(PARTS)}")
+    one_of("part", part, PARTS)
     if part == "random":
         return torch.rand(side * side, generator=generator) < 0.5
-    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    half, inner = side // 2, (side // 4, side - side // 4)
-    hidden = {
-        "top": row < half,
-        "bottom": row >= half,
-        "left": column < half,
-        "right": column >= half,
-        "centre": (row >= inner[0]) & (row < inner[1]) & (column >= inner[0]) & (column < inner[1]),
+    hidden, half, quarter = torch.zeros(side, side, dtype=torch.bool), side // 2, side // 4
+    middle = slice(quarter, side - quarter)
+    places = {
+        "top": (slice(half), slice(None)),
+        "bottom": (slice(half, None), slice(None)),
+        "left": (slice(None), slice(half)),
+        "right": (slice(None), slice(half, None)),
+        "centre": (middle, middle),
     }
-    return hidden[part].reshape(-1)
+    hidden[places[part]] = True
+    return hidden.flatten()
 
 
 def inpaint(
@@ -59,11 +55,9 @@ def inpaint(
     each pixel's step by the running size of its own gradient (Adam), with steps that shrink from 0.3 to 0, and no noise.
 
     Args:
-        model: the density that fills in.
         x: (B, D) dequantised images; only the visible pixels are read.
         hidden: bool (D,) or (B, D), True = to fill in.
         rule: ``"preconditioned"`` or ``"paper"``.
-        steps: number of steps.
         generator: source of the start and of e, on the CPU.
 
     Yields:
@@ -72,10 +66,8 @@ def inpaint(
     Raises:
         InputError: an unknown rule, no steps, or shapes that do not fit.
     """
-    if rule not in RULES:
-        raise InputError(f"rule = {rule!r}; expected one of {', '.join(RULES)}")
-    if steps < 1:
-        raise InputError(f"steps = {steps}; expected 1 or more")
+    one_of("rule", rule, RULES)
+    at_least(1, steps=steps)
     if hidden.dtype != torch.bool or hidden.shape not in (x.shape, x.shape[1:]):
         raise InputError(
             f"hidden of shape {tuple(hidden.shape)} and dtype {hidden.dtype}; "

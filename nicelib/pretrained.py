@@ -1,4 +1,4 @@
-"""The shipped MNIST weights: how they were trained is in weights/MODEL_CARD.md."""
+"""The shipped MNIST weights (how they were trained: weights/MODEL_CARD.md); InputError where their files are damaged."""
 
 from pathlib import Path
 
@@ -21,9 +21,6 @@ def load_pretrained() -> NICE:
 
     The 500 test digits of ``mnist-sample`` and MNIST's last 10,000 training images took no part in training.
 
-    Raises:
-        InputError: the file is missing from the installation, or damaged.
-
     >>> load_pretrained().dim
     784
     """
@@ -32,9 +29,6 @@ def load_pretrained() -> NICE:
 
 def load_test_nats() -> Tensor:
     """The shipped model's log-likelihood of each of MNIST's 10,000 test images (nats, mean of 10 noise draws): (10000,).
-
-    Raises:
-        InputError: the file is missing from the installation, or damaged.
 
     >>> round(load_test_nats().mean().item(), 1)
     2231.5
