@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 
 from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
 from nicelib.checkpoints import load_model
@@ -394,6 +395,18 @@ def test_resume_with_and_without_a_cuda_graph(tmp_path, first, then):
         next(records)
     rest = run(tmp_path, resume=True, cuda_graph=then, **settings)
     assert without_times(rest) == without_times(whole[1:])
+
+
+def test_the_script_for_a_gpu_runs_without_one(tmp_path):
+    """Every line of it but those of CUDA, so that its time on a GPU is not spent on a slip."""
+    script = [sys.executable, str(ROOT / "results" / "gpu.py"), "--tiny", "--device", "cpu"]
+    subprocess.run([*script, "--out", str(tmp_path / "gpu.json")], check=True, capture_output=True)
+    found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert set(found["same_numbers"]["bf16"]) == {"off_again_against_off", "last_loss"}
+    assert found["same_numbers"]["highest"]["off_again_against_off"] == 0
+    assert [run["seed"] for run in found["sprints"]] == [0, 0, 1, 2, 0, 1, 2]
+    assert set(found["speed"]["50"]) > {"plain", "plain, images on the device", "nicelib, float32", "nicelib, bfloat16"}
+    assert all(len(loop["rounds"]) == 3 for batch in found["speed"].values() for loop in batch.values())
 
 
 def test_a_cuda_graph_where_there_can_be_none():

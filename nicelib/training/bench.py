@@ -1,5 +1,7 @@
 """How fast a training step is, beside the loop that most programs write, measured in one run."""
 
+import dataclasses
+import functools
 import itertools
 import statistics
 import time
@@ -15,6 +17,7 @@ from nicelib.errors import InputError
 from nicelib.masks import parity_mask
 from nicelib.training.batches import draw_batch
 from nicelib.training.device import matmul_precision, resolve_precision, synchronise
+from nicelib.training.graph import CapturedStep
 from nicelib.training.loop import make_optimiser, train_step
 from nicelib.training.settings import TrainConfig
 from nicelib.training.start import initialise_from_data
@@ -27,11 +30,11 @@ class PlainNICE(nn.Module):
 
     mask: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mid_dim: int = 1000) -> None:
         super().__init__()
 
         def conditioner() -> nn.Sequential:
-            widths = [784, 1000, 1000, 1000, 1000, 1000, 784]
+            widths = [784, *5 * [mid_dim], 784]
             layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
             return nn.Sequential(*layers[:-1])
 
@@ -85,20 +88,21 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: in
     if not 1 <= batch_size <= len(pixels):
         raise InputError(f"batch_size = {batch_size}; expected 1 to {len(pixels)}, the images of mnist-sample")
     default = resolve_precision("auto", device)
-    loops = {
-        "plain masked loop, ToTensor DataLoader, Adam, float32": (_plain_loop(pixels, device, batch_size), "highest"),
-        "nicelib, float32": (_nicelib_loop(pixels, device, batch_size, "highest"), "highest"),
+    config = TrainConfig(lr=1e-4, batch_size=batch_size, precision="highest")
+    loops: dict[str, tuple[Callable[[], object], str]] = {
+        "plain masked loop, ToTensor DataLoader, Adam, float32": (plain_loop(pixels, device, batch_size), "highest"),
+        "nicelib, float32": (nicelib_loop(pixels, device, config), "highest"),
     }
     if default != "highest":
         name = f"nicelib, its default here (precision {default})"
-        loops[name] = (_nicelib_loop(pixels, device, batch_size, default), default)
+        loops[name] = (nicelib_loop(pixels, device, dataclasses.replace(config, precision=default)), default)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     products: dict[str, list[float]] = {name: [] for name in loops}
     for measured in range(rounds + 1):
         for name, (loop, precision) in loops.items():
-            rate = steps * batch_size / _seconds(loop, steps, device)
+            rate = steps * batch_size / seconds(loop, steps, device)
             with matmul_precision(precision, device):
-                product = _product_rate(device)
+                product = product_rate(device)
             if measured:
                 rates[name].append(rate)
                 products[name].append(product)
@@ -118,8 +122,9 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: in
         )
 
 
-def _plain_loop(pixels: Tensor, device: torch.device, batch_size: int) -> Callable[[], None]:
-    model = PlainNICE().to(device)
+def plain_loop(pixels: Tensor, device: torch.device, batch_size: int, mid_dim: int = 1000) -> Callable[[], None]:
+    """A step of the plain loop, its images as torchvision's ToTensor and a DataLoader give them; call it again and again."""
+    model = PlainNICE(mid_dim).to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = DataLoader(_Images(pixels), batch_size=batch_size, shuffle=True, drop_last=True)
     batches: Iterator[Tensor] = iter(())
@@ -140,20 +145,24 @@ def _plain_loop(pixels: Tensor, device: torch.device, batch_size: int) -> Callab
     return step
 
 
-def _nicelib_loop(pixels: Tensor, device: torch.device, batch_size: int, precision: str) -> Callable[[], None]:
-    config = TrainConfig(lr=1e-4)
+def nicelib_loop(pixels: Tensor, device: torch.device, config: TrainConfig) -> Callable[[], Tensor]:
+    """A step of nicelib on random images of ``pixels``; returns the loss."""
     pixels, model, generator = pixels.to(device), config.build().to(device), torch.Generator(device)
     initialise_from_data(model, dequantise(pixels))
     optimiser, steps = make_optimiser(model, config), itertools.count()
+    step = functools.partial(train_step, model, optimiser, clip=config.clip, precision=config.precision)
+    if config.cuda_graph == "on":
+        step = CapturedStep(step, optimiser, device)  # type: ignore[assignment]
 
-    def step() -> None:
-        batch = pixels[torch.randint(len(pixels), (batch_size,), device=device)]
-        train_step(model, optimiser, draw_batch(batch, config, next(steps), generator), config.clip, precision)
+    def draw_and_step() -> Tensor:
+        batch = pixels[torch.randint(len(pixels), (config.batch_size,), device=device)]
+        return step(draw_batch(batch, config, next(steps), generator))
 
-    return step
+    return draw_and_step
 
 
-def _seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
+def seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
+    """How long ``steps`` calls take, the device's work included."""
     synchronise(device)
     start = time.perf_counter()
     for _ in range(steps):
@@ -162,7 +171,8 @@ def _seconds(step: Callable[[], object], steps: int, device: torch.device) -> fl
     return time.perf_counter() - start
 
 
-def _product_rate(device: torch.device) -> float:
-    a, b = torch.randn(2, 2000, 2000, device=device)
+def product_rate(device: torch.device, size: int = 2000) -> float:
+    """Floating-point operations a second of a product of two matrices, at the precision in force."""
+    a, b = torch.randn(2, size, size, device=device)
     a @ b
-    return 5 * 2 * 2000**3 / _seconds(lambda: a @ b, 5, device)
+    return 5 * 2 * size**3 / seconds(lambda: a @ b, 5, device)
