@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +55,22 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             "free some space, or choose another place"
         ) from error
     finally:
-        try:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
 
 
 def _open_special(path: Path) -> int:
     """Open a pipe or a device for writing; a pipe that nobody reads is an error after :data:`PATIENCE`."""
-    flags, end = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0), time.monotonic() + PATIENCE
+    end = time.monotonic() + PATIENCE
     while True:
         try:
-            file = os.open(path, flags)
+            file = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+            os.set_blocking(file, True)
+            return file
         except OSError as error:
             if error.errno != errno.ENXIO or time.monotonic() > end:
                 raise
             time.sleep(0.05)
-        else:
-            os.set_blocking(file, True)
-            return file
 
 
 def make_folder(path: str | Path) -> Path:
@@ -94,11 +92,7 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 
 
 def unwrap(model: nn.Module) -> NICE:
-    """The NICE inside torch.compile's or data parallelism's wrapper, or the model itself.
-
-    Raises:
-        InputError: something that is no NICE.
-    """
+    """The NICE inside torch.compile's or data parallelism's wrapper, or the model itself; InputError where there is none."""
     inner: Any = model
     while not isinstance(inner, NICE):
         inner = getattr(inner, "_orig_mod", getattr(inner, "module", None))
@@ -124,12 +118,10 @@ def check_config(model: NICE) -> None:
 
 
 def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, **header: object) -> None:
-    """Write the weights as safetensors, the architecture and ``header`` (JSON values) beside them in the file's header.
+    """Write weights and buffers as safetensors, the architecture and ``header`` (JSON values) in the file's header.
 
     Args:
-        model: the NICE to save, torch.compile's or data parallelism's wrapper around it or not; buffers (masks,
-            units) go along.
-        path: where to.
+        model: a NICE, torch.compile's or data parallelism's wrapper around it or not.
         dtype: store floating-point tensors so (``torch.float16`` halves the file); default: as they are.
 
     Raises:
@@ -172,21 +164,14 @@ def load_model(path: str | Path) -> NICE:
 
     Raises:
         InputError: no such file; not a weights file of nicelib; weights that do not fit their own header.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_model(NICE(dim=4, mid_dim=8, hidden=1), f"{folder}/model.safetensors")
-    ...     load_model(f"{folder}/model.safetensors").dim
-    4
     """
     config: Any = read_header(path).get("config")
     try:
         model = NICE(**config).float()  # whatever torch's default dtype is
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            intact = file.metadata().get("sha256") == checksum(tensors)
-        if not intact:
-            raise InputError("their checksum is wrong: the file is damaged")
+            if file.metadata().get("sha256") != checksum(tensors):
+                raise InputError("their checksum is wrong: the file is damaged")
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError, SafetensorError, InputError) as error:
         reason = str(error).strip().splitlines()[0]

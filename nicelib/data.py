@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from nicelib.errors import InputError, cause
+from nicelib.errors import InputError, cause, one_of
 
 DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
 PROTOCOLS = ("paper", "notes", "reference")
@@ -43,12 +44,10 @@ def load_pixels(
     """The images of one split as uint8 (N, 784), values 0..255.
 
     Args:
-        dataset: ``"mnist"``, ``"fashion-mnist"`` or ``"mnist-sample"`` (5,000 embedded digits).
-        split: ``"train"``, ``"validation"`` or ``"test"``; the module's table says what each holds.
+        dataset, split, protocol: names in :data:`DATASETS`, :data:`SPLITS`, :data:`PROTOCOLS`; see the module's table.
         data_dir: folder in torchvision's layout (``MNIST/raw/...``); default: the environment variable NICE_DATA_DIR,
             else ``data``. Files already there are used as they are.
         download: fetch missing files through torchvision.
-        protocol: ``"paper"``, ``"notes"`` or ``"reference"``; see the module's table.
 
     Raises:
         InputError: an unknown name, a split that the protocol does not have, missing or damaged files.
@@ -67,19 +66,14 @@ def load_digits(
     protocol: str = "paper",
 ) -> tuple[Tensor, Tensor]:
     """As :func:`load_pixels`, with the labels: uint8 (N, 784) and int64 (N,)."""
-    for name, value, known in (
-        ("dataset", dataset, DATASETS),
-        ("split", split, SPLITS),
-        ("protocol", protocol, PROTOCOLS),
-    ):
-        if value not in known:
-            raise InputError(f"{name} = {value!r}; expected one of {', '.join(known)}")
-    if split == "validation" and (dataset == "mnist-sample" or protocol == "notes"):
+    one_of("dataset", dataset, DATASETS)
+    one_of("split", split, SPLITS)
+    one_of("protocol", protocol, PROTOCOLS)
+    if split == "validation" and held_out_split(dataset, protocol) == "test":
         raise InputError(f"{dataset} has no validation split under the {protocol} protocol; use split 'test'")
     if dataset == "mnist-sample":
         pixels, labels = _read_sample()
-        within_class = torch.arange(len(labels)) % 500
-        chosen = within_class < 450 if split == "train" else within_class >= 450
+        chosen = (_rank_in_class(labels) < 450) == (split == "train")
         return pixels[chosen], labels[chosen]
     if protocol == "reference" and dataset != "mnist":
         raise InputError(
@@ -88,13 +82,11 @@ def load_digits(
     pixels, labels = _read_torchvision(dataset, split != "test", data_dir, download)
     if split == "test" or protocol == "notes":
         return pixels, labels
-    if split == "validation":
-        return pixels[50_000:], labels[50_000:]
-    if protocol == "reference":
-        chosen = ~_sample_test_digits(labels)
-        chosen[50_000:] = False
-        return pixels[chosen], labels[chosen]
-    return pixels[:50_000], labels[:50_000]
+    chosen = (torch.arange(len(labels)) < 50_000) == (split == "train")
+    if split == "train" and protocol == "reference":
+        rank = _rank_in_class(labels)
+        chosen &= (rank < 450) | (rank >= 500)  # mnist-sample's test digits are left out
+    return pixels[chosen], labels[chosen]
 
 
 def held_out_split(dataset: str, protocol: str) -> str:
@@ -112,12 +104,7 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     A density cannot be fitted to integers: it would grow without bound at each of them. The noise spreads each integer over
     its own bin of width 1/256, so that a log-likelihood on [0, 1)^D means something for the discrete image.
 
-    Args:
-        pixels: uint8 (B, D).
-        generator: source of u, on the pixels' device.
-
-    Returns:
-        (B, D) in [0, 1), in torch's default dtype (float32).
+    ``pixels`` uint8 (B, D) -> (B, D) in [0, 1), in torch's default dtype; ``generator`` is on their device.
 
     Raises:
         InputError: pixels of another dtype.
@@ -168,13 +155,9 @@ def _read_sample() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels), torch.arange(10).repeat_interleave(500)
 
 
-def _sample_test_digits(labels: Tensor) -> Tensor:
-    """Where the 500 test digits of mnist-sample lie in MNIST's training file: bool (60000,)."""
-    rank = torch.zeros_like(labels)
-    for digit in range(10):
-        of_class = labels == digit
-        rank[of_class] = torch.arange(int(of_class.sum()))
-    return (rank >= 450) & (rank < 500)
+def _rank_in_class(labels: Tensor) -> Tensor:
+    """How many images of its own class come before each: int64 (N,)."""
+    return one_hot(labels).cumsum(0).gather(1, labels[:, None]).squeeze(1) - 1
 
 
 def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, download: bool) -> tuple[Tensor, Tensor]:
