@@ -1,0 +1,209 @@
+"""The scripts under results/: what each fault breaks, and a runner that ends in time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+from nicelib import NICE, RECIPES, TrainConfig, dequantise, evaluation, train
+from nicelib.training import batches
+
+sys.path.insert(0, str(ROOT / "results"))
+
+import all_runs
+import faults
+import reproduce
+
+TINY = reproduce.TINY | {"max_iter": 1}
+PIXELS = torch.randint(0, 256, (6, 784), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def noise_of(name):
+    parts = faults.Sprint()
+    faults.TRAINED[name](parts)
+    return parts.noise(PIXELS, torch.Generator().manual_seed(0)) * 256 - PIXELS
+
+
+def test_the_unbroken_program_is_the_sprint():
+    record = faults.run_fault("sprint", seed=1, **TINY)
+    (own,) = train(TrainConfig(**(RECIPES["sprint"] | TINY | {"seed": 1})))
+    assert record["history"] == [[1, round(own["train"], 2), round(own["held_out"], 2)]]
+    assert record["reported"] == record["right"] == record["history"][-1][2]
+
+
+def test_each_noise_is_broken_as_its_name_says():
+    one = noise_of("one_noise_vector")
+    assert one.std(0).max() < 1e-4 and one.min() >= 0 and one.max() > 0.9
+    half = noise_of("half_the_bin")
+    assert half.std(0).min() > 1e-3 and half.max() <= 0.5
+    assert noise_of("no_noise").abs().max() == 0
+    white = torch.full((3, 784), 255, dtype=torch.uint8)
+    parts = faults.Sprint()
+    faults.over_255_clamped(parts)
+    assert (parts.noise(white, None) == 1).all() and noise_of("over_255_clamped").max() > 1
+    assert (reproduce.one_vector_clamped(white) == 1).all()
+    black = reproduce.one_vector_clamped(torch.zeros_like(white))
+    assert torch.equal(black[0], black[1]) and 0.9 / 256 < black.max() < 1 / 256
+
+
+def test_a_noise_is_put_in_and_taken_out_again():
+    before = batches.dequantise
+    with pytest.raises(RuntimeError), reproduce.noise_in(reproduce.one_vector_clamped, batches, evaluation):
+        assert batches.dequantise is evaluation.dequantise is reproduce.one_vector_clamped
+        raise RuntimeError
+    assert batches.dequantise is evaluation.dequantise is before is dequantise
+
+
+def started(name):
+    parts = faults.Sprint()
+    parts.settings |= TINY
+    faults.TRAINED[name](parts)
+    return faults.start(TrainConfig(**(parts.settings | {"init": "zero"})), parts)
+
+
+def test_each_model_is_broken_as_its_name_says():
+    sound = started("sprint")
+    assert not started("scales_from_zero").scaling.log_scale.any()
+    assert abs(started("scales_from_normal").scaling.log_scale.std() - 1) < 0.1 < sound.scaling.log_scale.mean()
+    assert [m.out_features for m in started("four_small_linear_layers").couplings[0].conditioner[::2]] == [100] * 3 + [
+        784
+    ]
+    assert len(started("three_couplings").couplings) == 3
+    kept = [layer.mask.tolist() for layer in started("masks_that_stay").couplings]
+    assert kept[0] == kept[1] == kept[2] == kept[3] != [layer.mask.tolist() for layer in sound.couplings][1]
+    assert type(started("gaussian_prior").prior).__name__ == "StandardNormal"
+    x = torch.rand(5, 784, generator=torch.Generator().manual_seed(0))
+    last = started("relu_at_the_end").couplings[0]
+    assert (last(x)[0] - x).min() >= 0 and (last(x)[0] - x).max() > 0
+    forgetful = started("log_det_forgotten")
+    assert not forgetful(x)[1].any()
+    with torch.no_grad():
+        assert torch.equal(forgetful(x)[1], sound(x)[1])
+
+
+def test_what_is_reported_lies_as_said():
+    record = faults.run_fault("sprint", **TINY)
+    lies = {name: report["reported"] - report["right"] for name, report in record["reports"].items()}
+    assert lies["bits_with_ln_128"] == pytest.approx(-1, abs=2e-3)
+    assert lies["ln_256_subtracted"] == pytest.approx(-4347.45, abs=0.02)
+    assert lies["samples_from_a_gaussian"] == pytest.approx(309, abs=10)
+    last = record["history"][-1]
+    assert lies["training_mean_as_test"] == pytest.approx(last[1] - last[2], abs=0.01)
+    record = faults.run_fault("log_det_forgotten", **TINY)
+    assert record["reported"] < -784 * 1.386 < record["right"]
+
+
+def test_programs_start_as_they_say():
+    config, model = reproduce.prepare(reproduce.PROGRAMS["notes-first-own-noise"], **TINY)
+    assert abs(model.scaling.log_scale.std() - 1) < 0.1 and (config.batch_size, config.eps) == (256, 1e-8)
+    assert model.couplings[0].conditioner[-1].weight.abs().max() == pytest.approx(16**-0.5, abs=1e-3)
+    config, model = reproduce.prepare(reproduce.PROGRAMS["paper-authors-start"], **TINY)
+    weights = torch.cat([p.flatten() for p in model.parameters()])
+    assert weights.abs().max() <= 0.01 and not model.scaling.log_scale.any() and config.activation == "relu"
+
+
+def pretend(monkeypatch, held_out, end=None):
+    """A training loop that says these numbers, one an epoch, and writes the epoch into the weights."""
+
+    def train(config, out, resume, model):
+        for epoch, nats in enumerate(held_out, 1):
+            torch.nn.init.constant_(model.scaling.log_scale, epoch)
+            yield {"epoch": epoch, "train": 0.0, "held_out": nats}
+        if end:
+            raise end
+
+    monkeypatch.setattr(reproduce, "train", train)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "end", "epochs", "stopped"),
+    [
+        ([1, 3, 2, 2, 2, 2], None, 5, "risen for 3"),
+        ([1, 3], None, 2, "at its end"),
+        ([1, 3, 2], KeyboardInterrupt("stopped"), 3, "the time was up"),
+        ([1, 3, 2], reproduce.InputError("the loss is nan; nothing more"), 3, "the loss is nan"),
+    ],
+)
+def test_a_run_ends_for_a_reason_and_keeps_its_best_weights(monkeypatch, held_out, end, epochs, stopped):
+    pretend(monkeypatch, held_out, end)
+    model = NICE(dim=4, mid_dim=2, hidden=1)
+    run = reproduce.follow(TrainConfig(), model, patience=3)
+    assert len(run.history) == epochs and stopped in run.stopped
+    assert run.best == [2, 0.0, 3] and run.weights["scaling.log_scale"].eq(2).all()
+
+
+def test_a_run_that_explodes_is_not_waited_for(monkeypatch):
+    pretend(monkeypatch, [1] + [-1e9] * 50)
+    assert len(reproduce.follow(TrainConfig(), NICE(dim=4, mid_dim=2, hidden=1), patience=100).history) == 21
+
+
+def test_every_planned_run_has_a_prediction_and_settings():
+    planned = json.loads((ROOT / "results" / "planned.json").read_text(encoding="utf-8"))
+    predicted = {entry["what"] for entry in planned if entry["predicted"]}
+    assert {run.row for run in all_runs.PLAN} <= predicted
+    assert len({run.name for run in all_runs.PLAN}) == len(all_runs.PLAN)
+    config = next(run for run in all_runs.PLAN if run.row == "affine coupling").config()
+    assert (config.coup_type, config.max_iter, config.protocol) == ("affine", 34, "reference")
+
+
+def run_all(tmp_path, *arguments):
+    command = [sys.executable, "results/all_runs.py", "--tiny", "--out", str(tmp_path), *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8")
+
+
+def records(tmp_path):
+    found = json.loads((tmp_path / "all_runs.json").read_text(encoding="utf-8"))
+    return {f"{run['row']}, seed {run['seed']}": run for run in found["runs"]}, found
+
+
+def test_the_runner_collects_every_run_and_judges_the_best(tmp_path):
+    names = [
+        "notes, first program, its own noise, seed 0",
+        "further, 100",
+        "further, strong",
+        "fault three_couplings, seed 0",
+    ]
+    run_all(tmp_path, "--max-iter", "1", "--jobs", "2", "--seconds", "300", "--only", *names).communicate()
+    runs, found = records(tmp_path)
+    assert len(runs) == 4 and not found["not_started"] and {run["stopped"] for run in runs.values()} == {"at its end"}
+    further = [run for run in runs.values() if run["row"].startswith("further")]
+    assert [run["best"][2] for run in further if "test" in run] == [max(run["best"][2] for run in further)]
+    first = runs[names[0]]
+    assert abs(first["test"]["nats"] - first["history"][-1][2]) < 5 and first["test"]["draws"] == 10
+    assert first["held_out_by_own_noise"] != first["history"][-1][2]
+    assert runs[names[3]]["right"] == runs[names[3]]["history"][-1][2]
+
+
+def test_the_runner_ends_in_time_and_judges_what_it_interrupts(tmp_path):
+    began = time.monotonic()
+    options = ["--max-iter", "100000", "--jobs", "1", "--seconds", "45", "--wind-down", "20"]
+    run_all(tmp_path, *options, "--only", "paper, seed 0", "normal prior, seed 0").communicate()
+    runs, found = records(tmp_path)
+    assert time.monotonic() - began < 60
+    assert found["not_started"] == ["normal prior, seed 0"]
+    (run,) = runs.values()
+    assert run["stopped"] == "the time was up" and len(run["history"]) > 2 and run["test"]["draws"] == 10
+
+
+def test_the_runner_loses_no_run_that_is_killed_and_none_when_it_is_interrupted_itself(tmp_path):
+    runner = run_all(tmp_path, "--max-iter", "100000", "--jobs", "2", "--seconds", "200", "--only", "paper, seed")
+    while len(records(tmp_path)[0] if (tmp_path / "all_runs.json").exists() else ()) < 2 or not all(
+        run.get("history") for run in records(tmp_path)[0].values()
+    ):
+        time.sleep(0.5)
+        assert runner.poll() is None
+    children = subprocess.run(["pgrep", "-P", str(runner.pid)], capture_output=True, encoding="utf-8").stdout.split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    time.sleep(1)
+    runner.send_signal(signal.SIGTERM)
+    runner.communicate(timeout=60)
+    runs, _ = records(tmp_path)
+    stopped = sorted(run["stopped"] for run in runs.values() if run.get("history"))
+    assert "its process ended with -9" in stopped and "the time was up" in stopped
