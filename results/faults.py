@@ -211,11 +211,11 @@ def start(config: TrainConfig, parts: Sprint) -> NICE:
 
 
 @torch.no_grad()
-def judge(model: NICE, pixels: Tensor, parts: Sprint) -> dict[str, float]:
+def judge(model: NICE, pixels: Tensor, parts: Sprint, seed: int) -> dict[str, float]:
     """Held-out nats: by right noise and a right formula (mean, median), and as the broken program would report them."""
-    right = evaluation.evaluate(model, pixels)
+    right = evaluation.evaluate(model, pixels, seed=seed)
     with noise_in(parts.noise, evaluation):
-        own = evaluation.evaluate(model, pixels).nats
+        own = evaluation.evaluate(model, pixels, seed=seed).nats
     if not parts.log_det_reported:
         own -= model.scaling.log_scale.double().sum().item()
     numbers = {"right": right.nats, "median": right.per_image.median().item(), "reported": own}
@@ -236,7 +236,7 @@ def run_fault(name: str, seed: int = 0, after_epoch: Callable[[Run], None] = lam
         held_out = load_pixels(
             config.dataset, held_out_split(config.dataset, config.protocol), protocol=config.protocol
         )
-        record |= judge(model, held_out, parts)
+        record |= judge(model, held_out, parts, seed)
     if name == "sprint" and run.history:
         model.cpu()
         record["reports"] = {

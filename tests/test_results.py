@@ -91,7 +91,7 @@ def test_what_is_reported_lies_as_said():
     record = faults.run_fault("sprint", **TINY)
     lies = {name: report["reported"] - report["right"] for name, report in record["reports"].items()}
     assert lies["bits_with_ln_128"] == pytest.approx(-1, abs=2e-3)
-    assert lies["ln_256_subtracted"] == pytest.approx(-4347.45, abs=0.02)
+    assert lies["ln_256_subtracted"] == pytest.approx(-4347.419, abs=0.01)
     assert lies["samples_from_a_gaussian"] == pytest.approx(309, abs=10)
     last = record["history"][-1]
     assert lies["training_mean_as_test"] == pytest.approx(last[1] - last[2], abs=0.01)
@@ -102,7 +102,7 @@ def test_what_is_reported_lies_as_said():
 def test_programs_start_as_they_say():
     config, model = reproduce.prepare(reproduce.PROGRAMS["notes-first-own-noise"], **TINY)
     assert abs(model.scaling.log_scale.std() - 1) < 0.1 and (config.batch_size, config.eps) == (256, 1e-8)
-    assert model.couplings[0].conditioner[-1].weight.abs().max() == pytest.approx(16**-0.5, abs=1e-3)
+    assert model.couplings[0].conditioner[-1].weight.abs().max().item() == pytest.approx(16**-0.5, abs=1e-3)
     config, model = reproduce.prepare(reproduce.PROGRAMS["paper-authors-start"], **TINY)
     weights = torch.cat([p.flatten() for p in model.parameters()])
     assert weights.abs().max() <= 0.01 and not model.scaling.log_scale.any() and config.activation == "relu"
