@@ -207,3 +207,22 @@ def test_the_runner_loses_no_run_that_is_killed_and_none_when_it_is_interrupted_
     runs, _ = records(tmp_path)
     stopped = sorted(run["stopped"] for run in runs.values() if run.get("history"))
     assert "its process ended with -9" in stopped and "the time was up" in stopped
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_a_run_that_fails_is_tried_once_more_without_a_graph(tmp_path, monkeypatch, mends):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, pathlib, sys\n"
+        f"if not ('--eager' in sys.argv and {mends}): sys.exit('CUDA error: capture')\n"
+        "folder = pathlib.Path(sys.argv[-2] if sys.argv[-1] == '--eager' else sys.argv[-1])\n"
+        "record = {'row': 'halves', 'seed': 0, 'stopped': 'at its end', 'seconds': 1, 'history': [[1, 2, 3]]}\n"
+        "(folder / 'halves, seed 0.json').write_text(json.dumps(record), encoding='utf-8')\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(all_runs, "HERE", script)
+    monkeypatch.setattr(sys, "argv", ["all_runs.py"])
+    args = all_runs.arguments(["--only", "halves", "--out", str(tmp_path), "--seconds", "60"])
+    all_runs.Runner(args, tmp_path).run()
+    run = records(tmp_path)[0]["halves, seed 0"]
+    assert (run["stopped"] == "at its end") == mends and ("capture" in run.get("log", "")) != mends
