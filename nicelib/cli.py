@@ -1,4 +1,7 @@
-"""The command line: nicelib train | evaluate | sample | import | summary | bench."""
+"""The command line: a function a command, which adds its options and returns what runs it.
+
+Each imports what it needs when it is named: ``nicelib --help`` does not wait for torch.
+"""
 
 import argparse
 import contextlib
@@ -6,16 +9,14 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
+import nicelib
+from nicelib.errors import InputError, at_least
 
-from nicelib.data import DATASETS, PROTOCOLS, SPLITS, held_out_split, load_pixels
-from nicelib.errors import InputError
-from nicelib.model import NICEConfig
-from nicelib.pretrained import WEIGHTS
-from nicelib.training import RECIPES, TrainConfig, is_main_process, resolve_device, train
+Run = Callable[[argparse.Namespace], None]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Hyphen and underscore are one in a flag's name: --batch_size is --batch-size.
     argv = [a.split("=")[0].replace("_", "-") + a[len(a.split("=")[0]) :] if a.startswith("--") else a for a in argv]
-    args = _parser().parse_args(argv)
+    args = _parser(*argv[:1]).parse_args(argv)
     try:
         args.run(args)
     except InputError as error:
@@ -37,9 +38,6 @@ def main(argv: list[str] | None = None) -> int:
         if stop.args and len(stop.args) == 1:
             print(f"nicelib: {stop}", file=sys.stderr)
         return 141
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
     return 0
 
 
@@ -48,110 +46,53 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*named: str) -> argparse.ArgumentParser:
+    """Every command; where some are ``named``, the others have no options."""
     parser = _Parser(prog="nicelib", description="NICE (Dinh, Krueger, Bengio 2014), step by step.")
+    parser.add_argument("--version", action="version", version=f"nicelib {nicelib.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    def command(run, name: str, text: str) -> argparse.ArgumentParser:
+    for add in (_train, _evaluate, _sample, _import, _summary, _bench):
+        name, text = add.__name__.removeprefix("_"), add.__doc__
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(run=run)
-        return sub
+        if not named or name in named:
+            sub.set_defaults(run=add(sub))
+    return parser
 
-    sub = command(_train, "train", "Train a model; write weights, a sample grid and a loss curve.")
+
+def _train(sub: argparse.ArgumentParser) -> Run:
+    """Train a model; write weights, a sample grid and a loss curve."""
+    from torch import distributed
+
+    from nicelib.training import RECIPES, TrainConfig, is_main_process, train
+
     sub.add_argument("--recipe", choices=RECIPES, help="set every value of a named recipe; flags given beside it win")
-    _add_options(sub, TrainConfig)
+    _add_settings(sub, TrainConfig)
     sub.add_argument("--data-dir", help="data folder in torchvision's layout (default: NICE_DATA_DIR, else data)")
     sub.add_argument("--out", help="folder for the run's files (default: runs/DATASET)")
     sub.add_argument("--resume", action="store_true", help="continue the run in --out, exactly")
 
-    sub = command(_evaluate, "evaluate", "Log-likelihood of held-out images, with its standard error.")
-    _add_weights(sub)
-    sub.add_argument("--dataset", choices=DATASETS, default="mnist-sample", help="data set (default: mnist-sample)")
-    sub.add_argument("--split", choices=SPLITS, default="test", help="which images (default: test)")
-    sub.add_argument("--protocol", choices=PROTOCOLS, default="paper", help="how the set is split (default: paper)")
-    sub.add_argument("--draws", type=int, default=10, help="dequantisation noise draws an image (default: 10)")
-    sub.add_argument("--importance", type=int, default=1, help="noises inside the logarithm of each draw (default: 1)")
-    sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise (default: 0)")
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    sub.add_argument("--data-dir", help="data folder (default: NICE_DATA_DIR, else data)")
-    sub.add_argument("--per-image", metavar="FILE", help="also write the nats of each image to a .safetensors file")
+    def run(args: argparse.Namespace) -> None:
+        config = TrainConfig(**(RECIPES.get(args.recipe, {}) | _given(args, TrainConfig)))
+        out = Path(args.out or f"runs/{config.dataset}")
+        try:
+            _report(config, out, train(config, args.data_dir, out, args.resume, progress=sys.stderr.isatty()))
+            if is_main_process():
+                _finish(config, out)
+        finally:
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
 
-    sub = command(_sample, "sample", "Draw images from a model into a PNG grid.")
-    _add_weights(sub)
-    sub.add_argument("--sample-size", type=int, default=64, help="images to generate (default: 64)")
-    sub.add_argument(
-        "--temperature", type=float, default=1.0, help="scale of z; below 1 is closer to the mode (default: 1)"
-    )
-    sub.add_argument("--seed", type=_seed, default=0, help="seed of z (default: 0)")
-    sub.add_argument("--out", default="samples.png", help="file to write (default: samples.png)")
-
-    sub = command(_import, "import", "Weights of another PyTorch program of NICE as a file of this one's.")
-    sub.add_argument("file", help="a .pt, .pth or .tar that torch.save wrote: a state dict, or a checkpoint around one")
-    sub.add_argument("--out", default="model.safetensors", help="file to write (default: model.safetensors)")
-    for name in ("activation", "latent"):
-        choices = NICEConfig.__dataclass_fields__[name].metadata["choices"]
-        sub.add_argument(f"--{name}", choices=choices, help="what the file does not say (default: the family's)")
-    sub.add_argument("--first", choices=("odd", "even"), help="half that layer 0 keeps (default: the family's)")
-    sub.add_argument("--mean", help="image their program subtracts: none, mnist, or a file (default: the family's)")
-    sub.add_argument("--data-dir", help="where MNIST is, for --mean mnist (default: NICE_DATA_DIR, else data)")
-
-    sub = command(_summary, "summary", "The architecture as torchinfo's table.")
-    _add_options(sub, NICEConfig)
-
-    sub = command(_bench, "bench", "Speed of a training step beside the plain masked loop, on this machine.")
-    sub.add_argument("--rounds", type=int, default=5, help="alternations of the two (default: 5)")
-    sub.add_argument("--steps", type=int, default=10, help="steps timed at a time (default: 10)")
-    sub.add_argument("--batch-size", type=int, default=200, help="images a step")
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    return parser
+    return run
 
 
-def _add_options(sub: argparse.ArgumentParser, config: type[NICEConfig]) -> None:
-    """A flag for each setting but ``dim``, which the images say."""
-    for item in dataclasses.fields(config)[1:]:
-        kind, choices = item.metadata["kind"], item.metadata["choices"] or None
-        if item.name == "bound":
-            kind = _number_or_none
-        default = "by the mask" if item.default is None else item.default
-        text = f"{item.metadata['help']} (default: {default})"
-        flag = "--" + item.name.replace("_", "-")
-        sub.add_argument(flag, type=kind, choices=choices, help=text, default=argparse.SUPPRESS)
+def _report(config: Any, out: Path, records: Any) -> None:
+    """A line for each epoch of a run; whatever stops the printing stops the run in good order."""
+    from nicelib.data import held_out_split
+    from nicelib.training import is_main_process
 
-
-def _given(args: argparse.Namespace, config: type[NICEConfig]) -> dict[str, Any]:
-    return {item.name: getattr(args, item.name) for item in dataclasses.fields(config) if hasattr(args, item.name)}
-
-
-def _number_or_none(text: str) -> float | None:
-    return None if text.lower() == "none" else float(text)
-
-
-_number_or_none.__name__ = "number or none"  # what argparse calls it when it complains
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"seed = {text}; expected 0 to 2^32 - 1")
-    return int(text)
-
-
-def _add_weights(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "weights",
-        nargs="?",
-        default=WEIGHTS,
-        help="a .safetensors file that nicelib train wrote (default: the shipped)",
-    )
-
-
-def _train(args: argparse.Namespace) -> None:
-    config = TrainConfig(**(RECIPES.get(args.recipe, {}) | _given(args, TrainConfig)))
-    out = Path(args.out or f"runs/{config.dataset}")
-    main_process = is_main_process()
-    held_out = held_out_split(config.dataset, config.protocol)
-    records = train(config, args.data_dir, out, args.resume, progress=sys.stderr.isatty())
+    main_process, held_out = is_main_process(), held_out_split(config.dataset, config.protocol)
     try:
-        with contextlib.closing(records):  # whatever stops the printing stops the run in good order
+        with contextlib.closing(records):
             for record in records:
                 if main_process:
                     print(
@@ -166,12 +107,11 @@ def _train(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt(
             f"{stop or 'stopped'}; continue with the same command and --resume (checkpoints are in {out})"
         ) from stop
-    if main_process:
-        _finish(config, out)
 
 
-def _finish(config: TrainConfig, out: Path) -> None:
+def _finish(config: Any, out: Path) -> None:
     """Draw the best model's samples and the curve beside the checkpoints."""
+    import torch
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -191,70 +131,169 @@ def _finish(config: TrainConfig, out: Path) -> None:
     print(f"best epoch {best['epoch']}; weights, samples.png and curve.png are in {out}")
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(sub: argparse.ArgumentParser) -> Run:
+    """Log-likelihood of held-out images, with its standard error."""
     from safetensors.torch import save_file
 
     from nicelib.checkpoints import load_model, write_atomically
+    from nicelib.data import DATASETS, PROTOCOLS, SPLITS, load_pixels
     from nicelib.evaluation import evaluate
+    from nicelib.pretrained import WEIGHTS
+    from nicelib.training import resolve_device
 
-    model = load_model(args.weights).to(resolve_device(args.device))
-    pixels = load_pixels(args.dataset, args.split, args.data_dir, protocol=args.protocol)
-    result = evaluate(model, pixels, args.draws, args.seed, importance=args.importance)
-    print(f"{args.dataset} {args.split}: {result}")
-    if args.per_image:
-        write_atomically(args.per_image, lambda path: save_file({"nats": result.per_image.float()}, path))
-        print(f"wrote {args.per_image}")
+    sub.add_argument(
+        "weights", nargs="?", default=WEIGHTS, help="what nicelib train wrote (default: the shipped weights)"
+    )
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    sub.add_argument("--data-dir", help="data folder in torchvision's layout (default: NICE_DATA_DIR, else data)")
+    sub.add_argument("--seed", type=_seed, default=0, help="seed of all that is drawn (default: 0)")
+    sub.add_argument("--dataset", choices=DATASETS, default="mnist-sample", help="data set (default: mnist-sample)")
+    sub.add_argument("--split", choices=SPLITS, default="test", help="which images (default: test)")
+    sub.add_argument("--protocol", choices=PROTOCOLS, default="paper", help="how the set is split (default: paper)")
+    sub.add_argument("--draws", type=int, default=10, help="dequantisation noise draws an image (default: 10)")
+    sub.add_argument("--importance", type=int, default=1, help="noises inside the logarithm of each draw (default: 1)")
+    sub.add_argument("--per-image", metavar="FILE", help="also write the nats of each image to a .safetensors file")
+
+    def run(args: argparse.Namespace) -> None:
+        model = load_model(args.weights).to(resolve_device(args.device))
+        pixels = load_pixels(args.dataset, args.split, args.data_dir, protocol=args.protocol)
+        result = evaluate(model, pixels, args.draws, args.seed, importance=args.importance)
+        print(f"{args.dataset} {args.split}: {result}")
+        if args.per_image:
+            write_atomically(args.per_image, lambda path: save_file({"nats": result.per_image.float()}, path))
+            print(f"wrote {args.per_image}")
+
+    return run
 
 
-def _sample(args: argparse.Namespace) -> None:
+def _sample(sub: argparse.ArgumentParser) -> Run:
+    """Draw images from a model into a PNG grid."""
+    import torch
+
     from nicelib.checkpoints import load_model, write_atomically
     from nicelib.plotting import save_images
+    from nicelib.pretrained import WEIGHTS
 
-    if args.sample_size < 1:
-        raise InputError(f"sample_size = {args.sample_size}; expected 1 or more")
-    generator = torch.Generator().manual_seed(args.seed)
-    samples = load_model(args.weights).sample(args.sample_size, args.temperature, generator)
-    write_atomically(args.out, lambda path: save_images(samples, path))
-    print(f"wrote {args.out}")
+    sub.add_argument(
+        "weights", nargs="?", default=WEIGHTS, help="what nicelib train wrote (default: the shipped weights)"
+    )
+    sub.add_argument("--seed", type=_seed, default=0, help="seed of all that is drawn (default: 0)")
+    sub.add_argument("--sample-size", type=int, default=64, help="images to generate (default: 64)")
+    text = "scale of z; below 1 is closer to the mode (default: 1)"
+    sub.add_argument("--temperature", type=float, default=1.0, help=text)
+    sub.add_argument("--out", default="samples.png", help="file to write (default: samples.png)")
+
+    def run(args: argparse.Namespace) -> None:
+        at_least(1, sample_size=args.sample_size)
+        generator = torch.Generator().manual_seed(args.seed)
+        samples = load_model(args.weights).sample(args.sample_size, args.temperature, generator)
+        write_atomically(args.out, lambda path: save_images(samples, path))
+        print(f"wrote {args.out}")
+
+    return run
 
 
-def _import(args: argparse.Namespace) -> None:
+def _import(sub: argparse.ArgumentParser) -> Run:
+    """Weights of another PyTorch program of NICE as a file of this one's."""
     from nicelib.checkpoints import save_model
+    from nicelib.coupling import ACTIVATIONS
+    from nicelib.data import load_pixels
     from nicelib.evaluation import evaluate
     from nicelib.importers import family_of, import_state_dict, read_mean, read_state_dict
+    from nicelib.prior import PRIORS
 
-    state = read_state_dict(args.file)
-    family = family_of(state)
-    mean = args.mean or ("mnist" if family == "blocks" else "none")
-    image = None
-    if mean == "mnist":
-        image = load_pixels("mnist", "train", args.data_dir, protocol="notes").double().mean(0) / 255
-    elif mean != "none":
-        image = read_mean(mean)
-    model = import_state_dict(state, args.activation, args.latent, args.first, image)
-    assumed = {"family": family, "mean": mean} | {k: model.config[k] for k in ("activation", "latent", "first")}
-    save_model(model, args.out, imported=assumed)
-    print(f"wrote {args.out}: {', '.join(f'{k} {v}' for k, v in assumed.items())}")
-    if model.dim == 784:
-        print(f"mnist-sample test: {evaluate(model, load_pixels('mnist-sample', 'test'))}")
-        print("under this package's dequantisation, (pixel + u) / 256: not the number their program reports")
+    sub.add_argument("file", help="a .pt, .pth or .tar that torch.save wrote: a state dict, or a checkpoint around one")
+    sub.add_argument("--out", default="model.safetensors", help="file to write (default: model.safetensors)")
+    sub.add_argument(
+        "--activation", choices=ACTIVATIONS, help="nonlinearity of the conditioners (default: the family's)"
+    )
+    sub.add_argument("--latent", choices=PRIORS, help="prior of the code (default: the checkpoint's, else logistic)")
+    sub.add_argument("--first", choices=("odd", "even"), help="half that layer 0 keeps (default: the family's)")
+    sub.add_argument("--mean", help="image their program subtracts: none, mnist, or a file (default: the family's)")
+    sub.add_argument("--data-dir", help="data folder in torchvision's layout (default: NICE_DATA_DIR, else data)")
+
+    def run(args: argparse.Namespace) -> None:
+        state = read_state_dict(args.file)
+        family = family_of(state)
+        mean = args.mean or ("mnist" if family == "blocks" else "none")
+        image = None
+        if mean == "mnist":
+            image = load_pixels("mnist", "train", args.data_dir, protocol="notes").double().mean(0) / 255
+        elif mean != "none":
+            image = read_mean(mean)
+        model = import_state_dict(state, args.activation, args.latent, args.first, image)
+        assumed = {"family": family, "mean": mean} | {k: model.config[k] for k in ("activation", "latent", "first")}
+        save_model(model, args.out, imported=assumed)
+        print(f"wrote {args.out}: {', '.join(f'{k} {v}' for k, v in assumed.items())}")
+        if model.dim == 784:
+            print(f"mnist-sample test: {evaluate(model, load_pixels('mnist-sample', 'test'))}")
+            print("under this package's dequantisation, (pixel + u) / 256: not the number their program reports")
+
+    return run
 
 
-def _summary(args: argparse.Namespace) -> None:
+def _summary(sub: argparse.ArgumentParser) -> Run:
+    """The architecture as torchinfo's table."""
     from torchinfo import summary
 
-    from nicelib.model import NICE
+    from nicelib.model import NICE, NICEConfig
 
-    rows = ["depth"]
-    try:
-        "├─".encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # a redirected stream on Windows is in the code page of the machine
-        rows.append("ascii_only")
-    print(summary(NICE(**_given(args, NICEConfig)), (1, 784), verbose=0, row_settings=rows))
+    _add_settings(sub, NICEConfig)
+
+    def run(args: argparse.Namespace) -> None:
+        rows = ["depth"]
+        try:
+            "├─".encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:  # a redirected stream on Windows is in the code page of the machine
+            rows.append("ascii_only")
+        print(summary(NICE(**_given(args, NICEConfig)), (1, 784), verbose=0, row_settings=rows))
+
+    return run
 
 
-def _bench(args: argparse.Namespace) -> None:
+def _bench(sub: argparse.ArgumentParser) -> Run:
+    """Speed of a training step beside the plain masked loop, on this machine."""
+    from nicelib.training import resolve_device
     from nicelib.training.bench import bench
 
-    for line in bench(resolve_device(args.device), args.rounds, args.steps, args.batch_size):
-        print(line, flush=True)
+    sub.add_argument("--rounds", type=int, default=5, help="alternations of the two (default: 5)")
+    sub.add_argument("--steps", type=int, default=10, help="steps timed at a time (default: 10)")
+    sub.add_argument("--batch-size", type=int, default=200, help="images a step")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+
+    def run(args: argparse.Namespace) -> None:
+        for line in bench(resolve_device(args.device), args.rounds, args.steps, args.batch_size):
+            print(line, flush=True)
+
+    return run
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"seed = {text}; expected 0 to 2^32 - 1")
+    return int(text)
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
+
+
+_number_or_none.__name__ = "number or none"  # what argparse calls it when it complains
+
+
+def _add_settings(sub: argparse.ArgumentParser, config: Any) -> None:
+    """A flag for each setting but ``dim``, which the images say."""
+    for item in dataclasses.fields(config)[1:]:
+        default = "by the mask" if item.default is None else item.default
+        sub.add_argument(
+            "--" + item.name.replace("_", "-"),
+            type=_number_or_none if item.name == "bound" else item.metadata["kind"],
+            choices=item.metadata["choices"] or None,
+            help=f"{item.metadata['help']} (default: {default})",
+            default=argparse.SUPPRESS,
+        )
+
+
+def _given(args: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """The settings among the arguments that were given."""
+    return {name: value for name, value in vars(args).items() if name in config.__dataclass_fields__}

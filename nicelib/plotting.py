@@ -14,31 +14,15 @@ from torch import Tensor
 from nicelib.data import quantise
 from nicelib.errors import InputError, one_of
 
-#: Okabe and Ito's colours, told apart by colour-blind readers. Figures are opaque white, so dark themes can show them.
+#: the colours of ``tutorial.mplstyle``
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+#: the flow from left to right, as :func:`where_we_are` draws it
+PARTS = ("x", "coupling × 4", "scaling", "z", "prior", "log p(x)")
 
 
 def use_style() -> None:
     """Set matplotlib's defaults for every figure of the tutorial."""
-    plt.rcParams.update(
-        {
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "figure.dpi": 80,
-            "figure.constrained_layout.use": True,
-            "axes.prop_cycle": plt.cycler(color=COLOURS),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "image.cmap": "gray",
-            "image.interpolation": "nearest",
-            "legend.frameon": False,
-        }
-    )
+    plt.style.use("nicelib.tutorial")
 
 
 def show(figure: Figure, alt: str, **place: Any) -> None:
@@ -62,25 +46,16 @@ def show(figure: Figure, alt: str, **place: Any) -> None:
     plt.close(figure)
 
 
-#: the flow from left to right, as :func:`where_we_are` draws it
-PARTS = ("x", "coupling × 4", "scaling", "z", "prior", "log p(x)")
-
-
 def where_we_are(*here: str) -> None:
-    """Draw the flow as a chain of boxes, today's coloured: the head of each notebook.
-
-    Raises:
-        InputError: a name that is not in :data:`PARTS`.
-    """
+    """Draw :data:`PARTS` as a chain of boxes, today's coloured: the head of each notebook; InputError at another name."""
     for part in here:
         one_of("part", part, PARTS)
     figure, ax = plt.subplots(figsize=(11, 0.75), layout="none")
     figure.subplots_adjust(0, 0, 1, 1)
     for i, part in enumerate(PARTS):
         box = {"boxstyle": "round,pad=0.55", "fc": ORANGE if part in here else "#EEEEEE", "ec": GREY}
-        ax.text(
-            i, 0, part, ha="center", va="center", bbox=box, fontsize=12, fontweight="bold" if part in here else None
-        )
+        weight = "bold" if part in here else None
+        ax.text(i, 0, part, ha="center", va="center", bbox=box, fontsize=12, fontweight=weight)
         if i:
             arrow = {"arrowstyle": "->", "color": GREY, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (i - 0.39, 0), (i - 0.61, 0), arrowprops=arrow)
@@ -90,15 +65,9 @@ def where_we_are(*here: str) -> None:
 
 
 def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 28, pad: int = 2) -> np.ndarray:
-    """Tile images into one uint8 array.
+    """Tile images (N, height * width), ``columns`` in a row, into one uint8 array, with ``pad`` grey pixels around each.
 
-    Args:
-        images: (N, height * width), uint8 pixels or floats on [0, 1) (values outside are clamped for the picture).
-        columns: images in a row.
-        pad: grey pixels between images.
-
-    Returns:
-        uint8 (rows * (height + pad) + pad, columns * (width + pad) + pad).
+    They are uint8 pixels or floats on [0, 1); values outside are clamped for the picture.
     """
     if images.numel() != len(images) * height * width:
         raise InputError(
@@ -134,38 +103,25 @@ def show_images(images: Tensor, columns: int = 8, title: str = "", ax: Axes | No
     return ax
 
 
-def plot_history(history: list[dict], ax: Axes | None = None, paper: bool = True) -> Axes:
-    """Draw train and held-out nats against the epoch.
-
-    Args:
-        history: the records of :func:`nicelib.train`.
-        paper: add a line at the paper's MNIST test log-likelihood, 1980.50 nats, when the axis comes near it.
-    """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6, 3.5))
+def plot_history(history: list[dict], ax: Axes) -> None:
+    """Draw the records of :func:`nicelib.train`, and the paper's MNIST test log-likelihood when they come near it."""
     epochs = [r["epoch"] for r in history]
     ax.plot(epochs, [r["train"] for r in history], "o-", ms=3, color=BLUE, label="train (mean over the epoch)")
     ax.plot(epochs, [r["held_out"] for r in history], "o-", ms=3, color=RED, label="held-out")
-    if paper and history and max(r["train"] for r in history) > 1700:
+    if max(r["train"] for r in history) > 1700:
         ax.axhline(1980.50, color=GREY, ls="--", lw=1, label="paper, MNIST test: 1980.50")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="log-likelihood (nats)", title="Training")
     ax.legend()
-    return ax
 
 
-def plot_spectrum(log_scale: Tensor, height: int = 28, width: int = 28) -> tuple[Axes, Axes]:
-    """Draw 1 / exp(s): sorted as a curve, and in place as an image (paper, section 3.3).
-
-    Args:
-        log_scale: (height * width,), the scaling layer's s.
-    """
+def plot_spectrum(log_scale: Tensor) -> None:
+    """Draw 1 / exp(s), s (784,) of the scaling layer: sorted as a curve, and in place as an image (paper, section 3.3)."""
     sigma = (-log_scale.detach()).exp().cpu()
     _, (curve, image) = plt.subplots(1, 2, figsize=(9, 3.2))
     curve.semilogy(sigma.sort(descending=True).values)
     curve.set(xlabel="dimension, sorted", ylabel="1 / exp(s)", title="Spectrum")
-    shown = image.imshow(sigma.log10().view(height, width), cmap="viridis")
+    shown = image.imshow(sigma.log10().view(28, 28), cmap="viridis")
     image.set_axis_off()
     image.set_title("log10 of 1 / exp(s), pixel by pixel")
     plt.colorbar(shown, ax=image)
-    return curve, image

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import nicelib
 from nicelib import NICE
 from nicelib.checkpoints import save_model
 from nicelib.cli import main
@@ -116,6 +117,25 @@ def test_bench(capsys, all_cores):
 def test_module_runs():
     done = subprocess.run([sys.executable, "-m", "nicelib", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and all(c in done.stdout for c in ("train", "evaluate", "sample", "summary", "bench"))
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_do_not_wait_for_torch(flag):
+    code = (
+        "import sys; from nicelib.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout == f"nicelib {nicelib.__version__}\n" or "evaluate" in done.stdout
+
+
+def test_what_the_package_gives_by_name_is_there():
+    assert {"NICE", "train", "load_pretrained"} <= set(nicelib.__all__)
+    assert all(getattr(nicelib, name).__doc__ for name in nicelib.__all__)
+    with pytest.raises(AttributeError):
+        nicelib.nonsense  # noqa: B018
 
 
 @pytest.mark.parametrize(
