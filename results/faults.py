@@ -46,9 +46,15 @@ class Sprint:
 
 def one_noise_vector(sprint: Sprint) -> None:
     """One noise vector a batch, shared by all its images"""
-    sprint.noise = lambda pixels, generator=None: (
-        (pixels + torch.rand(1, pixels.shape[1], generator=generator, device=pixels.device)) / 256
-    )
+    size = sprint.settings["batch_size"]
+
+    def shared(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        # The start from data and the evaluation see more images at once: they too get a vector for each batch of them.
+        batches = -(-len(pixels) // size)
+        u = torch.rand(batches, pixels.shape[1], generator=generator, device=pixels.device)
+        return (pixels + u.repeat_interleave(size, 0)[: len(pixels)]) / 256
+
+    sprint.noise = shared
 
 
 def half_the_bin(sprint: Sprint) -> None:

@@ -40,6 +40,8 @@ def test_the_unbroken_program_is_the_sprint():
 def test_each_noise_is_broken_as_its_name_says():
     one = noise_of("one_noise_vector")
     assert one.std(0).max() < 1e-4 and one.min() >= 0 and one.max() > 0.9
+    two = started("one_noise_vector").scaling.log_scale  # ninety batches: nothing looks like a pixel without noise
+    assert two.max() < 9
     half = noise_of("half_the_bin")
     assert half.std(0).min() > 1e-3 and half.max() <= 0.5
     assert noise_of("no_noise").abs().max() == 0
