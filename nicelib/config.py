@@ -18,10 +18,13 @@ SEED: Rule = (lambda v: 0 <= v < 2**32, "0 to 2^32 - 1")
 
 def option(default: Any, text: str, choices: Collection[str] = (), rule: Rule | None = None, kind: type = str) -> Any:
     """A dataclass field with its help text and its rule; a default of None makes None a value that is allowed."""
-    kind = kind if default is None else type(default)
-    return dataclasses.field(
-        default=default, metadata={"help": text, "choices": tuple(choices), "rule": rule, "kind": kind}
-    )
+    metadata = {
+        "help": text,
+        "choices": tuple(choices),
+        "rule": rule,
+        "kind": kind if default is None else type(default),
+    }
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_options(config: Any, may_be_none: Collection[str] = ()) -> None:
@@ -31,13 +34,12 @@ def check_options(config: Any, may_be_none: Collection[str] = ()) -> None:
         InputError: a value of the wrong kind, outside its rule, or none of its choices; the message names it.
     """
     for item in dataclasses.fields(config):
-        value, rule = getattr(config, item.name), item.metadata["rule"]
+        value, known, rule = getattr(config, item.name), item.metadata["choices"], item.metadata["rule"]
         if value is None and (item.default is None or item.name in may_be_none):
             continue
         value = _plain(item.name, value, item.metadata["kind"])
         object.__setattr__(config, item.name, value)
-        if item.metadata["choices"]:
-            one_of(item.name, value, item.metadata["choices"])
+        one_of(item.name, value, known or [value])
         if rule and not rule[0](value):
             raise InputError(f"{item.name} = {value}; expected {rule[1]}")
 

@@ -8,19 +8,13 @@ class InputError(ValueError):
 
 
 def one_of(name: str, value: object, known: Collection[object]) -> None:
-    """Raise :class:`InputError` unless ``value`` is one of the ``known``.
-
-    >>> one_of("latent", "normal", ("logistic", "normal"))
-    """
+    """Raise :class:`InputError` unless ``value`` is one of the ``known``."""
     if value not in known:
         raise InputError(f"{name} = {value!r}; expected one of {', '.join(map(str, known))}")
 
 
 def at_least(low: int, **values: float) -> None:
-    """Raise :class:`InputError` unless every named value is ``low`` or more.
-
-    >>> at_least(1, steps=3, draws=1)
-    """
+    """Raise :class:`InputError` unless every named value is ``low`` or more."""
     for name, value in values.items():
         if not value >= low:  # also refuses nan
             raise InputError(f"{name} = {value}; expected {low} or more")

@@ -16,21 +16,15 @@ from nicelib.model import NICE
 class Evaluation:
     """Mean log-likelihood of a set of images, a Monte Carlo estimate over fresh dequantisation noise.
 
-    Attributes:
-        nats: mean over images and noise draws.
-        standard_error: of that mean (nats), over images, each averaged over its noise draws.
-        bits_per_dim: of the discrete image.
-        per_image: (N,), nats of each image.
-        draws: noise draws an image.
-        importance: noises inside the logarithm of each draw.
+    The standard error is over images, each averaged over its noise draws.
     """
 
-    nats: float
-    standard_error: float
-    bits_per_dim: float
-    per_image: Tensor
-    draws: int
-    importance: int = 1
+    nats: float  # the mean
+    standard_error: float  # of the mean, in nats
+    bits_per_dim: float  # of the discrete image
+    per_image: Tensor  # (N,), nats
+    draws: int  # of noise, an image
+    importance: int = 1  # noises inside the logarithm of each draw
 
     def __str__(self) -> str:
         weighted = f", importance-weighted over {self.importance}" if self.importance > 1 else ""
@@ -52,11 +46,8 @@ def evaluate(
     integer image has, D ln 256 + log P(pixels); the mean rises with K and tends to that.
 
     Args:
-        model: on any device.
-        pixels: uint8 (N, D), on any device.
-        draws: dequantisation noise draws an image.
-        seed: of the noise.
-        batch_size: images at a time.
+        model, pixels: uint8 (N, D); on any device, each.
+        draws: dequantisation noise draws an image, seeded by ``seed``.
         importance: noises inside the logarithm, K; the cost is that of ``draws * importance`` draws.
 
     Raises:

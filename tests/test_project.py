@@ -320,6 +320,32 @@ def test_ruff():
         assert done.returncode == 0, done.stdout
 
 
+#: lines of the package, its model's files, a file, a function: a reader's evenings. What is added is paid for.
+BUDGET = {"package": 4170, "model": 680, "file": 350, "function": 60}
+MODEL = ("errors", "bijection", "masks", "coupling", "scaling", "prior", "model")
+
+
+def test_the_package_keeps_to_its_budget():
+    sources = {
+        path: path.read_text(encoding="utf-8") for path in (ROOT / "nicelib").rglob("*.py*") if path.suffix != ".pyc"
+    }
+    lines = {path: len(source.splitlines()) for path, source in sources.items()}
+    functions = {
+        f"{path.name}: {node.name}": node.end_lineno - node.lineno + 1
+        for path, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert sum(lines.values()) <= BUDGET["package"]
+    assert sum(lines[ROOT / "nicelib" / f"{name}.py"] for name in MODEL) <= BUDGET["model"]
+    assert not {path.name: n for path, n in lines.items() if n > BUDGET["file"]}
+    assert not {name: n for name, n in functions.items() if n > BUDGET["function"]}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
+    assert "C901" in settings["select"] and settings["mccabe"] == {
+        "max-complexity": 15
+    }  # of a function, nicelib's and tests'
+
+
 def test_types(tmp_path):
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "nicelib"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
