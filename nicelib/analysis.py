@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import affine_grid, grid_sample
 
+from nicelib.bijection import check_tensor
 from nicelib.coupling import AffineCoupling
-from nicelib.errors import InputError, at_least
+from nicelib.data import side_of
+from nicelib.errors import InputError, at_least, plain
 from nicelib.model import NICE
 
 
@@ -25,6 +27,7 @@ def nats_per_pixel(model: NICE, x: Tensor) -> Tensor:
     >>> torch.allclose(nats_per_pixel(model, x).sum(1), model.log_prob(x))
     True
     """
+    model.check(x)
     nats = torch.zeros_like(x)
     for layer in model.layers[:-1]:
         if isinstance(layer, AffineCoupling):
@@ -54,9 +57,8 @@ def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
     >>> walk["pixels"][:, 0].tolist(), walk["code_nats"].shape
     ([0.0, 0.5, 1.0], torch.Size([3]))
     """
-    at_least(2, steps=steps)
-    if len(ends) != 2:
-        raise InputError(f"ends of shape {tuple(ends.shape)}; expected two images, (2, {model.dim})")
+    (steps,) = at_least(2, steps=steps)
+    check_tensor("ends", ends, f"two images, (2, {model.dim})", lambda ends: ends.shape == (2, model.dim))
     z, _ = model(ends)
     t = torch.linspace(0, 1, steps).to(ends)[:, None]
     code, pixels = model.inverse((1 - t) * z[0] + t * z[1]), (1 - t) * ends[0] + t * ends[1]
@@ -80,9 +82,9 @@ def keep_widest(model: NICE, z: Tensor, k: int) -> Tensor:
     >>> keep_widest(model, torch.ones(1, 4), 2).tolist()
     [[1.0, 0.0, 1.0, 0.0]]
     """
-    model.check(z)
-    if not 0 <= k <= model.dim:
+    if plain("k", k, int) not in range(model.dim + 1):
         raise InputError(f"k = {k}; expected 0 to {model.dim} dimensions")
+    model.check(z)
     kept, dims = torch.zeros_like(z), widest_first(model)[:k]
     kept[:, dims] = z[:, dims]
     return kept
@@ -101,11 +103,11 @@ def turn_dimension(model: NICE, z: Tensor, rank: int, value: float) -> Tensor:
     >>> turn_dimension(model, torch.ones(1, 4), 0, 9.0).tolist()
     [[1.0, 1.0, 9.0, 1.0]]
     """
-    model.check(z)
-    if not 0 <= rank < model.dim:
+    if plain("rank", rank, int) not in range(model.dim):
         raise InputError(f"rank = {rank}; expected 0 to {model.dim - 1}")
+    model.check(z)
     turned = z.clone()
-    turned[:, widest_first(model)[rank]] = value
+    turned[:, widest_first(model)[rank]] = plain("value", value, float)
     return turned
 
 
@@ -129,16 +131,18 @@ def disturb(
     >>> disturb(torch.tensor([[9, 0, 0, 0]], dtype=torch.uint8), turn=90).tolist()
     [[0, 0, 9, 0]]
     """
-    side = math.isqrt(pixels.shape[-1])
-    if pixels.dtype != torch.uint8 or pixels.shape[1:] != (side * side,):
-        raise InputError(f"pixels {tuple(pixels.shape)} of dtype {pixels.dtype}; expected torch.uint8 (N, side * side)")
-    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    side = side_of(pixels)
+    at_least(1, images=len(pixels))
+    (seed,), angle = at_least(0, seed=seed), math.radians(plain("turn", turn, float))
+    cos, sin = math.cos(angle), math.sin(angle)
     rotation = torch.tensor([[cos, -sin], [sin, cos]])  # from a place in the new image to where it was in the old
-    shift = rotation @ torch.tensor([[float(right)], [float(down)]]) * (2 / side)  # an image is 2 wide: from -1 to 1
+    shift = (
+        rotation @ torch.tensor([[plain("right", right, float)], [plain("down", down, float)]]) * (2 / side)
+    )  # an image is 2 wide: from -1 to 1
     source = torch.cat((rotation, -shift), dim=1).expand(len(pixels), 2, 3)
-    images = pixels.cpu().float().view(-1, 1, side, side)
+    images = pixels.cpu().float().reshape(-1, 1, side, side)
     x = grid_sample(images, affine_grid(source, list(images.shape), align_corners=False), align_corners=False)
-    x = x + 255 * noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    x = x + 255 * plain("noise", noise, float) * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     return x.round().clamp(0, 255).to(torch.uint8).view(len(pixels), -1)
 
 

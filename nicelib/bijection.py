@@ -1,8 +1,20 @@
 """The contract every layer keeps: an invertible map of ``(B, D)`` vectors with a known log-determinant."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from nicelib.errors import InputError
+
+
+def check_tensor(name: str, x: Any, expected: str, fits: Callable[[Tensor], bool]) -> None:
+    """Raise :class:`InputError` unless ``x`` is a dense tensor that fits."""
+    if not isinstance(x, Tensor) or x.layout != torch.strided:
+        raise InputError(f"{name} of type {type(x).__name__}; expected a dense tensor, {expected}")
+    if not fits(x):
+        raise InputError(f"{name} of shape {tuple(x.shape)} and dtype {x.dtype}; expected {expected}")
 
 
 class Bijection(nn.Module):
@@ -23,7 +35,8 @@ class Bijection(nn.Module):
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """Raise :class:`InputError` unless ``x`` is a floating-point batch of shape (B, dim)."""
+        """Raise :class:`InputError` unless ``x`` is a floating-point batch of shape (B, dim), like the layer's own weights."""
+        check_tensor(type(self).__name__, x, f"(B, {self.dim})", lambda x: True)
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise InputError(
                 f"{type(self).__name__} got a tensor of shape {tuple(x.shape)}; expected (B, {self.dim}): "
@@ -33,4 +46,10 @@ class Bijection(nn.Module):
             raise InputError(
                 f"{type(self).__name__} got dtype {x.dtype}; expected floating-point values: "
                 "dequantise integer pixels first (nicelib.dequantise)"
+            )
+        own = next(self.parameters(), x)
+        if (x.dtype, x.device) != (own.dtype, own.device):
+            raise InputError(
+                f"{type(self).__name__} got {x.dtype} on {x.device}; expected {own.dtype} on {own.device}, like its weights: "
+                "move x or the model with .to()"
             )

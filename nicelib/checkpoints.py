@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nicelib.errors import InputError
+from nicelib.errors import InputError, as_path, cause
 from nicelib.model import NICE
 
 PATIENCE = 10.0  # seconds that a pipe may be without a reader
@@ -33,10 +33,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     Raises:
         InputError: the file cannot be written (disk full, no such folder, ...); an earlier file is left as it was.
     """
-    if not Path(path).name or Path(path).is_dir():
+    path = as_path(path)
+    if not path.name or os.path.isdir(path):
         raise InputError(f"could not write {str(path)!r}: that is a folder; give the file a name")
-    path = Path(os.path.realpath(path))
-    special = path.exists() and not path.is_file()
+    special = os.path.exists(path) and not os.path.isfile(path)
+    path = path if special else Path(os.path.realpath(path))  # /dev/stdout leads to a name that no folder has
     folder = Path(tempfile.gettempdir()) if special else path.parent
     temporary = folder / f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp"  # its own, if two write at once
     try:
@@ -47,9 +48,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             return
         with open(temporary, "r+b") as file:  # Windows flushes only what it may write
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save and safetensors raise the last two
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        reason = getattr(error, "strerror", None) or cause(error)
         raise InputError(
             f"could not write {path} ({reason}); what was there before is untouched: "
             "free some space, or choose another place"
@@ -61,11 +64,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 def _open_special(path: Path) -> int:
     """Open a pipe or a device for writing; a pipe that nobody reads is an error after :data:`PATIENCE`."""
-    end = time.monotonic() + PATIENCE
+    end, at_once = time.monotonic() + PATIENCE, getattr(os, "O_NONBLOCK", 0)  # Windows has none
     while True:
         try:
-            file = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
-            os.set_blocking(file, True)
+            file = os.open(path, os.O_WRONLY | at_once)
+            if at_once:
+                os.set_blocking(file, True)
             return file
         except OSError as error:
             if error.errno != errno.ENXIO or time.monotonic() > end:
@@ -76,10 +80,10 @@ def _open_special(path: Path) -> int:
 def make_folder(path: str | Path) -> Path:
     """Create a folder and its parents; InputError where that cannot be."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        (folder := as_path(path)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"could not create the folder {path} ({error.strerror}); choose another place") from error
-    return Path(path)
+    return folder
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
@@ -125,17 +129,41 @@ def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = N
         dtype: store floating-point tensors so (``torch.float16`` halves the file); default: as they are.
 
     Raises:
-        InputError: the file cannot be written; a model that is not what its ``config`` says.
+        InputError: the file cannot be written; a model that is not what its ``config`` says, or not finite; a header
+            that is not JSON.
     """
     model = unwrap(model)
     check_config(model)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype = {dtype!r}; expected a floating-point one, such as torch.float16")
     tensors = {
         name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous()
         for name, t in model.state_dict().items()
     }
-    metadata = {"format": "nicelib", "config": json.dumps(model.config), "sha256": checksum(tensors)}
-    metadata |= {key: json.dumps(value) for key, value in header.items()}
+    _check_finite(tensors)
+    metadata = {"format": "nicelib", "config": json.dumps(model.config)}
+    for key, value in header.items():
+        try:
+            text = json.dumps(value, default=lambda number: number.tolist())  # numpy's and torch's
+        except (AttributeError, TypeError, ValueError):
+            text = ""
+        if not text or key in (*metadata, "sha256"):
+            raise InputError(f"{key} = {value!r} for the header; expected JSON values under names of their own")
+        metadata[key] = text
+    metadata["sha256"] = _seal(tensors, metadata)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.float().isfinite().all():
+            raise InputError(f"{name} holds NaN or infinity; expected finite weights")
+
+
+def _seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """A checksum over the header too: a flipped bit in the bound of an affine layer would change every number."""
+    text = json.dumps({key: value for key, value in metadata.items() if key != "sha256"}, sort_keys=True)
+    return checksum(tensors | {"header": torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)})
 
 
 def read_header(path: str | Path) -> dict:
@@ -144,6 +172,9 @@ def read_header(path: str | Path) -> dict:
     Raises:
         InputError: no such file, or not a weights file of nicelib.
     """
+    path = as_path(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} cannot be read (it is a folder or a device); name a weights file")
     try:
         open(path, "rb").close()  # safetensors calls every file that it cannot open "not found"
         with safe_open(path, "pt") as file:
@@ -151,11 +182,11 @@ def read_header(path: str | Path) -> dict:
         if metadata.get("format") != "nicelib":
             raise ValueError("its header does not say nicelib")
         return {key: json.loads(value) for key, value in metadata.items() if key not in ("format", "sha256")}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"no weights file {path}; train a model first (nicelib train)") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); name a file that you may read") from error
-    except (OSError, SafetensorError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or cause(error)}); name another file") from error
+    except (RecursionError, SafetensorError, ValueError) as error:
         raise InputError(f"{path} is not a weights file of nicelib, or is damaged ({error})") from error
 
 
@@ -166,14 +197,19 @@ def load_model(path: str | Path) -> NICE:
         InputError: no such file; not a weights file of nicelib; weights that do not fit their own header.
     """
     config: Any = read_header(path).get("config")
+    path = as_path(path)
     try:
-        model = NICE(**config).float()  # whatever torch's default dtype is
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            if file.metadata().get("sha256") != checksum(tensors):
-                raise InputError("their checksum is wrong: the file is damaged")
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+        # files written before the header was sealed have the tensors' checksum alone
+        if metadata.get("sha256") not in (_seal(tensors, metadata), checksum(tensors)):
+            raise InputError("their checksum is wrong: the file is damaged")
+        _check_finite(tensors)
+        with torch.device("meta"):  # no random number is drawn, whatever torch's defaults are
+            model = NICE(**config)
+        model = model.float().to_empty(device="cpu")
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError, SafetensorError, InputError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = cause(error)[:300]
         raise InputError(f"the weights in {path} do not fit the architecture in its header ({reason})") from error
     return model

@@ -1,14 +1,13 @@
 """A setting: its default, its meaning and what it may be, said once and checked in one place."""
 
 import dataclasses
-import operator
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nicelib.errors import InputError, one_of
+from nicelib.errors import InputError, one_of, plain
 
 Rule = tuple[Callable[[Any], bool], str]
-AT_LEAST_ONE: Rule = (lambda v: v >= 1, "1 or more")
+AT_LEAST_ONE: Rule = (lambda v: 1 <= v < 2**32, "1 or more, below 2^32")
 NOT_NEGATIVE: Rule = (lambda v: 0 <= v < float("inf"), "0 or more")
 POSITIVE: Rule = (lambda v: 0 < v < float("inf"), "a positive number")
 BELOW_ONE: Rule = (lambda v: 0 <= v < 1, "a number in [0, 1)")
@@ -37,22 +36,8 @@ def check_options(config: Any, may_be_none: Collection[str] = ()) -> None:
         value, known, rule = getattr(config, item.name), item.metadata["choices"], item.metadata["rule"]
         if value is None and (item.default is None or item.name in may_be_none):
             continue
-        value = _plain(item.name, value, item.metadata["kind"])
+        value = plain(item.name, value, item.metadata["kind"])
         object.__setattr__(config, item.name, value)
         one_of(item.name, value, known or [value])
         if rule and not rule[0](value):
             raise InputError(f"{item.name} = {value}; expected {rule[1]}")
-
-
-def _plain(name: str, value: Any, kind: type) -> Any:
-    try:
-        if kind is str and isinstance(value, str):
-            return str(value)
-        if kind is int and not isinstance(value, bool):
-            return operator.index(value)
-        if kind is float and not isinstance(value, bool | str | bytes):
-            return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        pass
-    wanted = {str: "text", int: "a whole number", float: "a number"}[kind]
-    raise InputError(f"{name} = {value!r}; expected {wanted}")

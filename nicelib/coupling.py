@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nicelib.bijection import Bijection
-from nicelib.errors import InputError, at_least, one_of
+from nicelib.bijection import Bijection, check_tensor
+from nicelib.errors import InputError, at_least, one_of, plain
 from nicelib.masks import selector
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"leaky_relu": partial(nn.LeakyReLU, 0.2), "relu": nn.ReLU}
@@ -76,8 +76,9 @@ def make_conditioner(
     Raises:
         InputError: a non-positive size or an unknown activation.
     """
-    at_least(1, mid_dim=mid_dim, hidden=hidden)
+    mid_dim, hidden, outputs = at_least(1, mid_dim=mid_dim, hidden=hidden, outputs=outputs)
     one_of("activation", activation, ACTIVATIONS)
+    _check_mask(mask)
     first, last = KeptInputLinear(mask, mid_dim), MovedOutputLinear(mid_dim, (~mask).repeat(outputs))
     layers: list[nn.Module] = []
     for linear in (first, *[nn.Linear(mid_dim, mid_dim) for _ in range(hidden - 1)]):
@@ -94,6 +95,12 @@ def make_conditioner(
     return nn.Sequential(*layers, last)
 
 
+def _check_mask(mask: Tensor) -> None:
+    check_tensor("mask", mask, "bool (D,)", lambda mask: mask.ndim == 1 and mask.dtype == torch.bool)
+    if mask.all() or not mask.any():
+        raise InputError("the mask keeps all entries or none; expected some kept (True) and some moved (False)")
+
+
 class _Coupling(Bijection):
     """What both kinds of coupling share: the mask, the conditioner and the shift's unit."""
 
@@ -102,10 +109,7 @@ class _Coupling(Bijection):
     conditioner: Any  # a module, (B, D) -> (B, D or 2D)
 
     def __init__(self, mask: Tensor, conditioner: nn.Module) -> None:
-        if mask.ndim != 1 or mask.dtype != torch.bool:
-            raise InputError(f"mask of shape {tuple(mask.shape)} and dtype {mask.dtype}; expected bool (D,)")
-        if mask.all() or not mask.any():
-            raise InputError("the mask keeps all entries or none; expected some kept (True) and some moved (False)")
+        _check_mask(mask)
         super().__init__(len(mask))
         self.register_buffer("mask", mask.clone())
         self.register_buffer("unit", torch.ones(len(mask)))
@@ -180,7 +184,7 @@ class AffineCoupling(_Coupling):
 
     def __init__(self, mask: Tensor, conditioner: nn.Module, bound: float | None = 2.0) -> None:
         super().__init__(mask, conditioner)
-        self.bound = bound
+        self.bound = None if bound is None else plain("bound", bound, float)
 
     def extra_repr(self) -> str:
         return f"bound={self.bound}"

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nicelib.errors import InputError, cause, one_of
+from nicelib.bijection import check_tensor
+from nicelib.errors import InputError, as_path, at_least, cause, one_of
 
 DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
 PROTOCOLS = ("paper", "notes", "reference")
@@ -104,7 +105,7 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     A density cannot be fitted to integers: it would grow without bound at each of them. The noise spreads each integer over
     its own bin of width 1/256, so that a log-likelihood on [0, 1)^D means something for the discrete image.
 
-    ``pixels`` uint8 (B, D) -> (B, D) in [0, 1), in torch's default dtype; ``generator`` is on their device.
+    ``pixels`` uint8 (B, D) -> float32 (B, D) in [0, 1); ``generator`` is on their device.
 
     Raises:
         InputError: pixels of another dtype.
@@ -113,14 +114,19 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     >>> bool((x >= 255 / 256).all() and (x < 1).all())
     True
     """
-    if pixels.dtype != torch.uint8:
-        raise InputError(
-            f"pixels of dtype {pixels.dtype}; expected torch.uint8, values 0..255 "
-            "(for floats in [0, 1]: (255 * x).round().to(torch.uint8))"
-        )
+    wanted = "torch.uint8, values 0..255 (for floats in [0, 1]: (255 * x).round().to(torch.uint8))"
+    check_tensor("pixels", pixels, wanted, lambda pixels: pixels.dtype == torch.uint8)
     # u in steps of 2^-16: pixel + u is then exact in float32, so x stays inside its own bin and below 1.
-    noise = torch.rand(pixels.shape, generator=generator, device=pixels.device).mul_(2**16).floor_().mul_(2**-16)
+    noise = torch.rand(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
+    noise = noise.mul_(2**16).floor_().mul_(2**-16)
     return noise.add_(pixels).mul_(1 / 256)
+
+
+def side_of(pixels: Tensor) -> int:
+    """The side of square images; :class:`InputError` unless they are uint8 (N, side * side)."""
+    square = lambda x: x.dtype == torch.uint8 and x.ndim == 2 and math.isqrt(x.shape[1]) ** 2 == x.shape[1] > 0  # noqa: E731
+    check_tensor("pixels", pixels, "torch.uint8 (N, side * side)", square)
+    return math.isqrt(pixels.shape[1])
 
 
 def quantise(x: Tensor) -> Tensor:
@@ -129,6 +135,8 @@ def quantise(x: Tensor) -> Tensor:
     >>> quantise(torch.tensor([[-0.1, 0.5, 1.2]])).tolist()
     [[0, 128, 255]]
     """
+    wanted = "floating-point values, none of them NaN"
+    check_tensor("x", x, wanted, lambda x: x.is_floating_point() and not x.isnan().any())
     return (x * 256).floor().clamp(0, 255).to(torch.uint8)
 
 
@@ -138,6 +146,7 @@ def bits_per_dim(nats: float, dim: int = 784) -> float:
     >>> round(bits_per_dim(1980.50), 3)
     4.356
     """
+    (dim,) = at_least(1, dim=dim)
     return 8 - nats / (dim * math.log(2))
 
 
@@ -164,7 +173,7 @@ def _read_torchvision(dataset: str, train: bool, data_dir: str | Path | None, do
     from torchvision import datasets  # slow to import: only when needed
 
     # strip: `set NICE_DATA_DIR=C:\data && ...` on Windows keeps the space
-    root = Path(os.path.expanduser(data_dir or os.environ.get("NICE_DATA_DIR", "").strip() or "data"))
+    root = as_path(data_dir or os.environ.get("NICE_DATA_DIR", "").strip() or "data")
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[dataset]
     raw = root / kind.__name__ / "raw"
     files = f"{dataset} files in {raw}"

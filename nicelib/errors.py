@@ -1,6 +1,11 @@
 """What the package says to bad input: the value, what was expected, what to do."""
 
+import math
+import operator
+import os
 from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 
 class InputError(ValueError):
@@ -9,15 +14,39 @@ class InputError(ValueError):
 
 def one_of(name: str, value: object, known: Collection[object]) -> None:
     """Raise :class:`InputError` unless ``value`` is one of the ``known``."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(f"{name} = {value!r}; expected one of {', '.join(map(str, known))}")
 
 
-def at_least(low: int, **values: float) -> None:
-    """Raise :class:`InputError` unless every named value is ``low`` or more."""
-    for name, value in values.items():
-        if not value >= low:  # also refuses nan
-            raise InputError(f"{name} = {value}; expected {low} or more")
+def plain(name: str, value: Any, kind: type) -> Any:
+    """Text or a number as Python's own ``kind`` (str, int or float), numpy's and torch's too; InputError for all else."""
+    try:
+        if kind is str and isinstance(value, str):
+            return str(value)
+        if kind is int and not isinstance(value, bool):
+            return operator.index(value)
+        if kind is float and not isinstance(value, bool | str | bytes) and math.isfinite(number := float(value)):
+            return number
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass
+    wanted = {str: "text", int: "a whole number", float: "a finite number"}[kind]
+    raise InputError(f"{name} = {value!r}; expected {wanted}")
+
+
+def at_least(low: int, **values: Any) -> list[int]:
+    """The named values as Python's own; :class:`InputError` unless all are whole numbers, ``low`` or more."""
+    numbers = {name: plain(name, value, int) for name, value in values.items()}
+    for name, value in numbers.items():
+        if not low <= value < 2**32:
+            raise InputError(f"{name} = {value}; expected {low} or more" + ", below 2^32" * (value > low))
+    return list(numbers.values())
+
+
+def as_path(path: Any) -> Path:
+    """The path of a file or folder, ``~`` being one's home; :class:`InputError` for what can be none."""
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+        raise InputError(f"path = {path!r}; expected the name of a file or folder")
+    return Path(os.path.expanduser(path))
 
 
 def cause(error: BaseException) -> str:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nicelib.bijection import check_tensor
+from nicelib.checkpoints import unwrap
 from nicelib.data import bits_per_dim, dequantise
 from nicelib.errors import at_least
 from nicelib.model import NICE
@@ -53,7 +55,10 @@ def evaluate(
     Raises:
         InputError: no images, no draws, importance below 1, pixels of the wrong dtype or shape.
     """
-    at_least(1, draws=draws, images=len(pixels), batch_size=batch_size, importance=importance)
+    check_tensor("pixels", pixels, "torch.uint8 (N, D)", lambda pixels: pixels.ndim > 0)
+    at_least(1, images=len(pixels))
+    draws, batch_size, importance = at_least(1, draws=draws, batch_size=batch_size, importance=importance)
+    (seed,), model = at_least(0, seed=seed), unwrap(model)
     device = model.scaling.log_scale.device
     generator = torch.Generator(device).manual_seed(seed)
     total = np.zeros(len(pixels))  # float64, not on the device: Apple's GPU knows none
@@ -61,7 +66,7 @@ def evaluate(
         bound = np.full(len(pixels), -np.inf)
         for _ in range(importance):
             noisy = (dequantise(batch.to(device), generator) for batch in pixels.split(batch_size))
-            nats = torch.cat([model.log_prob(x.to(model.scaling.log_scale)) for x in noisy]).cpu().numpy()
+            nats = torch.cat([model.log_prob(x.to(model.scaling.log_scale)) for x in noisy]).float().cpu().numpy()
             bound = np.logaddexp(bound, nats.astype(np.float64))
         total += bound - math.log(importance)
     per_image = total / draws

@@ -158,6 +158,8 @@ def import_state_dict(
 
 def _unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """The tensors by name without a wrapper's prefix, and what stands beside them."""
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise InputError(f"a state of type {type(state).__name__}; expected a state dict, tensors by name")
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(state.get(key), Mapping):
             return _unwrap(state[key])[0], state

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError, at_least, one_of
+from nicelib.bijection import check_tensor
+from nicelib.checkpoints import unwrap
+from nicelib.errors import at_least, one_of
 from nicelib.model import NICE
 
 PARTS = ("top", "bottom", "left", "right", "centre", "random")
@@ -21,6 +23,7 @@ def hidden_part(part: str, side: int = 28, generator: torch.Generator | None = N
     [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
     """
     one_of("part", part, PARTS)
+    (side,) = at_least(1, side=side)
     if part == "random":
         return torch.rand(side * side, generator=generator) < 0.5
     hidden, half, quarter = torch.zeros(side, side, dtype=torch.bool), side // 2, side // 4
@@ -67,12 +70,12 @@ def inpaint(
         InputError: an unknown rule, no steps, or shapes that do not fit.
     """
     one_of("rule", rule, RULES)
-    at_least(1, steps=steps)
-    if hidden.dtype != torch.bool or hidden.shape not in (x.shape, x.shape[1:]):
-        raise InputError(
-            f"hidden of shape {tuple(hidden.shape)} and dtype {hidden.dtype}; "
-            f"expected bool {tuple(x.shape[1:])} or {tuple(x.shape)}"
-        )
+    (steps,) = at_least(1, steps=steps)
+    model = unwrap(model)
+    model.check(x)
+    shapes = x.shape[1:], x.shape
+    wanted = f"bool {tuple(shapes[0])} or {tuple(shapes[1])}"
+    check_tensor("hidden", hidden, wanted, lambda hidden: hidden.dtype == torch.bool and hidden.shape in shapes)
     hidden = hidden.to(x.device)
     below_one = 1 - torch.finfo(x.dtype).eps
     x = torch.where(hidden, torch.rand(x.shape, generator=generator).to(x), x)

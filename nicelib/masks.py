@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError, one_of
+from nicelib.errors import InputError, at_least, one_of, plain
 
 #: the splits a model can have, and the halves that its layer 0 can keep, the default first
 MASKS = {"parity": ("odd", "even"), "checkerboard": ("odd", "even"), "halves": ("first", "second")}
@@ -58,8 +58,7 @@ def checkerboard_mask(height: int, width: int, keep: str = "odd") -> Tensor:
     >>> checkerboard_mask(2, 4).int().view(2, 4).tolist()
     [[0, 1, 0, 1], [1, 0, 1, 0]]
     """
-    if height < 1 or width < 1:
-        raise InputError(f"image of {height} x {width} pixels; expected a positive height and width")
+    height, width = at_least(1, height=height, width=width)
     colour = _choose(height * width, keep, ("even", "odd"))
     return ((torch.arange(height)[:, None] + torch.arange(width)) % 2 == colour).flatten()
 
@@ -94,7 +93,7 @@ def selector(mask: Tensor) -> slice | Tensor:
 
 def _choose(dim: int, keep: str, halves: tuple[str, str]) -> int:
     """Which of the two halves of ``dim`` entries ``keep`` names: 0 or 1."""
-    if dim < 2 or dim % 2:
+    if plain("dim", dim, int) < 2 or dim % 2 or dim >= 2**32:
         raise InputError(f"dim = {dim}; expected an even number, 2 or more: the two halves of a split have equal size")
     if keep not in halves:
         raise InputError(f"keep = {keep!r}; expected {halves[0]!r} or {halves[1]!r}")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from nicelib.bijection import Bijection
 from nicelib.config import AT_LEAST_ONE, POSITIVE, check_options, option
 from nicelib.coupling import ACTIVATIONS, AdditiveCoupling, AffineCoupling, make_conditioner
-from nicelib.errors import InputError
+from nicelib.errors import InputError, at_least, plain
 from nicelib.masks import MASKS, make_mask
 from nicelib.prior import PRIORS
 from nicelib.scaling import Scaling
@@ -132,8 +131,9 @@ class NICE(Bijection):
         Raises:
             InputError: a negative ``n``, a negative or infinite ``temperature``.
         """
-        if n < 0 or not 0 <= temperature < math.inf:
-            raise InputError(f"n = {n}, temperature = {temperature}; expected both 0 or more, and finite")
+        (n,), temperature = at_least(0, n=n), plain("temperature", temperature, float)
+        if temperature < 0:
+            raise InputError(f"temperature = {temperature}; expected 0 or more")
         z = temperature * self.prior.sample((n, self.dim), generator)
         return self.inverse(z.to(self.scaling.log_scale))
 

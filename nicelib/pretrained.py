@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nicelib.checkpoints import load_model
-from nicelib.errors import InputError
+from nicelib.errors import InputError, cause
 from nicelib.model import NICE
 
 #: the shipped weights: half precision, config, metrics and training command in the header
@@ -34,6 +34,7 @@ def load_test_nats() -> Tensor:
     2231.5
     """
     try:
+        open(TEST_NATS, "rb").close()  # safetensors calls every file that it cannot open "not found"
         return load_file(TEST_NATS)["nats"]
     except (OSError, LookupError, SafetensorError) as error:
-        raise InputError(f"{TEST_NATS} cannot be read ({error}); install the package again") from error
+        raise InputError(f"{TEST_NATS} cannot be read ({cause(error)}); install the package again") from error

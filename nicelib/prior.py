@@ -1,11 +1,15 @@
 """The factorised priors over the code z (paper, section 3.4), as torch distributions over one real number."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.nn import functional as F
+
+from nicelib.bijection import check_tensor
+from nicelib.errors import at_least
 
 
 class _Standard(Distribution):
@@ -22,10 +26,17 @@ class _Standard(Distribution):
         return torch.tensor(0.0)
 
     def sample(self, sample_shape=(), generator: torch.Generator | None = None) -> Tensor:
-        """Draw numbers of shape ``sample_shape`` in torch's default dtype, on the generator's device (default: CPU)."""
-        device = None if generator is None else generator.device
+        """Draw float32 numbers of shape ``sample_shape`` on the generator's device (default: CPU)."""
+        shape = sample_shape if isinstance(sample_shape, Iterable) else [sample_shape]
+        size = at_least(0, **{f"size {i}": n for i, n in enumerate(shape)})
+        device = torch.device("cpu") if generator is None else generator.device
         with torch.no_grad():
-            return self.icdf(torch.rand(torch.Size(sample_shape), generator=generator, device=device))
+            return self.icdf(torch.rand(size, generator=generator, device=device, dtype=torch.float32))
+
+
+def _real(value: Tensor) -> Tensor:
+    check_tensor("value", value, "floating-point numbers", lambda value: value.is_floating_point())
+    return value
 
 
 def _inside(u: Tensor) -> Tensor:
@@ -33,7 +44,7 @@ def _inside(u: Tensor) -> Tensor:
 
     ``torch.rand`` returns multiples of eps/2 in [0, 1 - eps/2], 0 included. Every other number stays as it is.
     """
-    eps = torch.finfo(u.dtype).eps
+    eps = torch.finfo(_real(u).dtype).eps
     return torch.where(u == 0, eps / 4, torch.where(u == 1, 1 - eps / 2, u))
 
 
@@ -56,11 +67,11 @@ class StandardLogistic(_Standard):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """z, any shape -> log density in nats, same shape."""
-        return -F.softplus(value) - F.softplus(-value)
+        return -F.softplus(_real(value)) - F.softplus(-value)
 
     def cdf(self, value: Tensor) -> Tensor:
         """z -> sigmoid(z), the probability of a smaller number."""
-        return torch.sigmoid(value)
+        return torch.sigmoid(_real(value))
 
     def icdf(self, value: Tensor) -> Tensor:
         """u in [0, 1] -> the quantile log u - log(1 - u); NaN outside."""
@@ -83,15 +94,16 @@ class StandardNormal(_Standard):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """z, any shape -> log density in nats, same shape."""
-        return -0.5 * value.square() - 0.5 * math.log(2 * math.pi)
+        return -0.5 * _real(value).square() - 0.5 * math.log(2 * math.pi)
 
     def cdf(self, value: Tensor) -> Tensor:
         """z -> the probability of a smaller number."""
-        return torch.special.ndtr(value)
+        return torch.special.ndtr(_real(value))
 
     def icdf(self, value: Tensor) -> Tensor:
         """u in [0, 1] -> the quantile; NaN outside."""
-        return torch.special.ndtri(_inside(value))
+        u = _inside(value)
+        return torch.special.ndtri(u.to(torch.promote_types(u.dtype, torch.float32))).to(u)  # there is none in half
 
 
 PRIORS = {"logistic": StandardLogistic, "normal": StandardNormal}

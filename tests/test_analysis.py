@@ -134,7 +134,7 @@ def test_ks_distances(prior):
     ("ask", "message"),
     [
         (lambda model: nats_per_pixel(model, torch.rand(2, 5)), r"shape \(2, 5\); expected \(B, 4\)"),
-        (lambda model: walks(model, torch.rand(3, 4)), r"ends of shape \(3, 4\); expected two images, \(2, 4\)"),
+        (lambda model: walks(model, torch.rand(3, 4)), r"ends of shape \(3, 4\) .*expected two images, \(2, 4\)"),
         (lambda model: walks(model, torch.rand(2, 4), steps=1), "steps = 1; expected 2 or more"),
         (lambda model: keep_widest(model, torch.rand(1, 4), -1), "k = -1; expected 0 to 4 dimensions"),
         (lambda model: keep_widest(model, torch.rand(1, 4), 5), "k = 5; expected 0 to 4 dimensions"),
@@ -142,8 +142,8 @@ def test_ks_distances(prior):
         (lambda model: turn_dimension(model, torch.rand(1, 4), 4, 0.0), "rank = 4; expected 0 to 3"),
         (lambda model: turn_dimension(model, torch.rand(1, 4), -1, 0.0), "rank = -1; expected 0 to 3"),
         (lambda model: turn_dimension(model, torch.rand(4), 1, 0.0), r"expected \(B, 4\)"),
-        (lambda model: disturb(torch.zeros(1, 4)), "of dtype torch.float32; expected torch.uint8"),
-        (lambda model: disturb(torch.zeros(1, 5, dtype=torch.uint8)), r"pixels \(1, 5\) of"),
+        (lambda model: disturb(torch.zeros(1, 4)), "dtype torch.float32; expected torch.uint8"),
+        (lambda model: disturb(torch.zeros(1, 5, dtype=torch.uint8)), r"pixels of shape \(1, 5\)"),
         (lambda model: disturb(torch.zeros(4, dtype=torch.uint8)), r"expected torch.uint8 \(N, side \* side\)"),
     ],
 )

@@ -1,12 +1,11 @@
 """Which images a step sees, and with which noise: a function of the seed and the step alone."""
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor
 
-from nicelib.data import dequantise
+from nicelib.data import dequantise, side_of
 from nicelib.training.settings import TrainConfig
 
 
@@ -51,13 +50,13 @@ def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None
     >>> torch.equal(shift_images(image, 0.0), image)
     True
     """
-    side = math.isqrt(pixels.shape[1])
+    side = side_of(pixels)
     device = pixels.device
     offset = torch.randint(0, 3, (len(pixels), 2), generator=generator, device=device)
     moved = torch.rand(len(pixels), 1, generator=generator, device=device) < share
     offset = torch.where(moved, offset, 1)
-    padded = torch.nn.functional.pad(pixels.view(-1, side, side), (1, 1, 1, 1))
+    padded = torch.nn.functional.pad(pixels.reshape(len(pixels), side, side), (1, 1, 1, 1))
     index = torch.arange(side, device=device)
     rows, columns = offset[:, :1] + index, offset[:, 1:] + index
     image = torch.arange(len(pixels), device=device)[:, None, None]
-    return padded[image, rows[:, :, None], columns[:, None, :]].view(len(pixels), -1)
+    return padded[image, rows[:, :, None], columns[:, None, :]].view(pixels.shape)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from nicelib.bijection import check_tensor
+from nicelib.checkpoints import unwrap
 from nicelib.errors import InputError
 from nicelib.model import NICE
 
@@ -23,8 +25,11 @@ def initialise_from_data(model: NICE, x: Tensor) -> None:
     Raises:
         InputError: a model that was trained or started before; fewer than two images; integers, NaN or infinity.
     """
+    model = unwrap(model)
     couplings, scaling = model.couplings, model.scaling
-    model.check(x)
+    check_tensor(
+        "x", x, f"floating-point (N, {model.dim})", lambda x: x.is_floating_point() and x.shape[1:] == (model.dim,)
+    )
     if x.shape[0] < 2 or not x.isfinite().all():
         what = f"{x.shape[0]} images" if x.shape[0] < 2 else "images with NaN or infinity"
         raise InputError(f"{what} cannot start a model; expected two or more finite ones, better some thousands")
