@@ -38,6 +38,7 @@ def check_options(config: Any, may_be_none: Collection[str] = ()) -> None:
             continue
         value = plain(item.name, value, item.metadata["kind"])
         object.__setattr__(config, item.name, value)
-        one_of(item.name, value, known or [value])
+        if known:
+            one_of(item.name, value, known)
         if rule and not rule[0](value):
             raise InputError(f"{item.name} = {value}; expected {rule[1]}")
