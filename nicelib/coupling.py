@@ -117,7 +117,8 @@ class _Coupling(Bijection):
 
     def _condition(self, x: Tensor, width: int) -> Tensor:
         self.check(x)
-        out = self.conditioner(torch.where(self.mask, x, 0))
+        own = isinstance(next(self.conditioner.children(), None), KeptInputLinear)  # it reads kept entries only
+        out = self.conditioner(x if own else torch.where(self.mask, x, 0))
         if out.shape != (x.shape[0], width):
             raise InputError(
                 f"the conditioner returned shape {tuple(out.shape)} for a mask of length {self.dim}; "

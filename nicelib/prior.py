@@ -67,7 +67,8 @@ class StandardLogistic(_Standard):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """z, any shape -> log density in nats, same shape."""
-        return -F.softplus(_real(value)) - F.softplus(-value)
+        size = _real(value).abs()  # the density is even, and for |z| the formula needs one softplus, not two
+        return -size - 2 * F.softplus(-size)
 
     def cdf(self, value: Tensor) -> Tensor:
         """z -> sigmoid(z), the probability of a smaller number."""

@@ -4,6 +4,7 @@ Recorded once, replayed at every step on the same memory: the batch and the lear
 recording reads them, weights and Adam's moments change in place. Noise and order are drawn outside, as ever.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,12 @@ def check_graph(model: nn.Module | None, device: torch.device, world: int) -> No
         raise InputError(f"cuda_graph = 'on', but {reason}; expected one process, a plain NICE, a GPU: leave it off")
 
 
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all runs: for every stream that it has seen, cuBLAS keeps a workspace on the device."""
+    return torch.cuda.Stream(device)
+
+
 class CapturedStep:
     """``step(x) -> loss``, replayed from a CUDA graph after its first steps; the numbers are those of the step itself.
 
@@ -44,7 +51,7 @@ class CapturedStep:
         self, step: Callable[[Tensor], Tensor], optimiser: torch.optim.Optimizer, device: torch.device
     ) -> None:
         self.step, self.optimiser, self.device = step, optimiser, device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = _side_stream(device)
         self.rates = [torch.zeros((), dtype=torch.float32, device=device) for _ in optimiser.param_groups]
         self.graph, self.calls = torch.cuda.CUDAGraph(), 0
 
