@@ -16,7 +16,7 @@ from nicelib.errors import InputError
 from nicelib.model import NICE
 from nicelib.plotting import BLUE, ORANGE, PURPLE
 
-#: from left to right: colours that say where a point comes from
+#: colours that say where a point comes from, from left to right
 JOURNEY = LinearSegmentedColormap.from_list("journey", [BLUE, PURPLE, ORANGE])
 
 WIDTH, HEIGHT, FOOT = 640, 420, 64  # pixels; the captions stand in the foot

@@ -136,10 +136,9 @@ class _Coupling(Bijection):
 
 
 class AdditiveCoupling(_Coupling):
-    """Additive coupling layer (paper, section 3.2): the moved entries are shifted by a function of the kept ones.
+    r"""Additive coupling layer (paper, section 3.2): the moved entries are shifted by a function of the kept ones.
 
-        y_keep = x_keep
-        y_move = x_move + unit * m(x_keep)          log |det dy/dx| = 0, exactly
+    .. math:: y_{keep} = x_{keep}, \quad y_{move} = x_{move} + unit \cdot m(x_{keep}), \quad \log |\det dy/dx| = 0
 
     ``unit`` (D,) is a fixed buffer, 1 unless :func:`nicelib.initialise_from_data` sets it to each pixel's standard
     deviation; it could be folded into the last layer's weights.
@@ -172,15 +171,15 @@ class AdditiveCoupling(_Coupling):
 
 
 class AffineCoupling(_Coupling):
-    """Affine coupling layer (Real NVP, Dinh et al. 2016, arXiv 1605.08803, section 3.2).
+    r"""Affine coupling layer (Real NVP, Dinh et al. 2016, arXiv 1605.08803, section 3.2).
 
-        y_keep = x_keep
-        y_move = x_move * exp(s(x_keep)) + unit * t(x_keep)          log |det dy/dx| = sum of s over the moved entries
+    .. math:: y_{keep} = x_{keep}, \quad y_{move} = x_{move} e^{s(x_{keep})} + unit \cdot t(x_{keep}), \quad
+              \log |\det dy/dx| = \sum_{move} s
 
     with s = bound * tanh(raw), so that no image can make a scale explode, or s = raw without a bound.
 
     Arguments and errors are :class:`AdditiveCoupling`'s, but the conditioner writes (B, 2D): t, then raw. ``bound``: largest
-    |s| (nats); None leaves s = raw.
+    size of s (nats); None leaves s = raw.
     """
 
     def __init__(self, mask: Tensor, conditioner: nn.Module, bound: float | None = 2.0) -> None:

@@ -2,12 +2,14 @@
 
 Pixels are uint8 (N, 784), the whole set in memory. What each split holds:
 
-| data set | protocol | train | validation | test |
-| --- | --- | --- | --- | --- |
-| mnist, fashion-mnist | paper | first 50,000 | last 10,000 of the training file | the 10,000 test images |
-| mnist, fashion-mnist | notes | 60,000 | none | the 10,000 test images |
-| mnist | reference | first 50,000 less the 500 test digits of mnist-sample | as paper | as paper |
-| mnist-sample | (any) | first 450 of each class | none | last 50 of each class |
+====================  =========  =====================================  ==================  ======================
+data set              protocol   train                                  validation          test
+====================  =========  =====================================  ==================  ======================
+mnist, fashion-mnist  paper      first 50,000 of the training file      its last 10,000     the 10,000 test images
+mnist, fashion-mnist  notes      60,000                                 none                the 10,000 test images
+mnist                 reference  first 50,000 less mnist-sample's test  its last 10,000     the 10,000 test images
+mnist-sample          any        first 450 of each class                none                last 50 of each class
+====================  =========  =====================================  ==================  ======================
 
 ``mnist-sample`` is the first 500 digits of each class of MNIST's training file, inside the package (``digits/``, with its
 source and licence): it needs no network.
@@ -29,8 +31,11 @@ from torch.nn.functional import one_hot
 from nicelib.bijection import check_tensor
 from nicelib.errors import InputError, as_path, at_least, cause, one_of
 
+#: the data sets
 DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
+#: how a set is split
 PROTOCOLS = ("paper", "notes", "reference")
+#: the parts of a set
 SPLITS = ("train", "validation", "test")
 SAMPLE = Path(__file__).parent / "digits" / "mnist_sample.png"
 

@@ -40,9 +40,9 @@ class Evaluation:
 def evaluate(
     model: NICE, pixels: Tensor, draws: int = 1, seed: int = 0, batch_size: int = 500, importance: int = 1
 ) -> Evaluation:
-    """Log-likelihood of images under the model, in nats on [0, 1)^D; nothing is clamped.
+    r"""Log-likelihood of images under the model, in nats on [0, 1)^D; nothing is clamped.
 
-        log (1/K) sum_k p((pixels + u_k) / 256)          K = ``importance`` noises u_k, then the mean over ``draws``
+    .. math:: \log \frac{1}{K} \sum_k p((pixels + u_k) / 256), \quad \text{K noises } u_k \text{, then the mean over draws}
 
     K = 1 is the log-likelihood that training raises (paper, section 5.1). By Jensen's inequality it lies below what the
     integer image has, D ln 256 + log P(pixels); the mean rises with K and tends to that.

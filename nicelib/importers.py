@@ -3,11 +3,13 @@
 The family is read from the names of the tensors, the sizes from their shapes. A file says neither the nonlinearity, nor
 the prior, nor which half the first layer keeps, nor a mean image that was subtracted: those are the family's, or given.
 
-| family | first layer keeps | hidden layers | as written by |
-| --- | --- | --- | --- |
-| full | odd | LeakyReLU(0.2) | DakshIdnani/pytorch-nice: masked full-width vectors |
-| blocks | odd | ReLU | fmu2/NICE: gathered halves, on images less their mean |
-| nets | even | ReLU | a course's template: gathered halves, additive or affine with s = tanh(raw) |
+======  =================  ==============  ===========================================================================
+family  first layer keeps  hidden layers   as written by
+======  =================  ==============  ===========================================================================
+full    odd                LeakyReLU(0.2)  DakshIdnani/pytorch-nice: masked full-width vectors
+blocks  odd                ReLU            fmu2/NICE: gathered halves, on images less their mean
+nets    even               ReLU            a course's template: gathered halves, additive or affine with s = tanh(raw)
+======  =================  ==============  ===========================================================================
 """
 
 from collections.abc import Callable, Mapping
@@ -39,6 +41,7 @@ def _halves(part: str) -> Callable[[int], list[str]]:
     return lambda hidden: [f"in_{part}.0", *(f"mid_{part}.{j}.0" for j in range(hidden - 1)), f"out_{part}"]
 
 
+#: the programs whose files can be read
 FAMILIES = {
     "full": Family("coupling_layers.{}.m.", _full, "scaling_layer.log_scale_vector", "odd", "leaky_relu"),
     "blocks": Family("coupling.{}.", _halves("block"), "scaling.scale", "odd", "relu"),

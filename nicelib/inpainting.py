@@ -47,13 +47,13 @@ def inpaint(
     steps: int = 200,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Start the hidden pixels at uniform noise and climb log p; a generator of one state a step.
+    r"""Start the hidden pixels at uniform noise and climb log p; a generator of one state a step.
 
     The paper's rule, with a_i = 10 / (100 + i) and Gaussian noise e (section 5.2):
 
-        x_hidden += a_i (d log p / d x_hidden + e),   clipped to [0, 1)
+    .. math:: x_{hidden} \leftarrow x_{hidden} + a_i \, (\partial \log p / \partial x_{hidden} + e)
 
-    It steps equally far, for an equal gradient, in every pixel; but exp(s) multiplies the gradient of a border pixel by
+    clipped to [0, 1). It steps equally far, for an equal gradient, in every pixel; but exp(s) multiplies the gradient of a border pixel by
     over a thousand, so the step overshoots from one end of [0, 1) to the other. The preconditioned rule, a departure, divides
     each pixel's step by the running size of its own gradient (Adam), with steps that shrink from 0.3 to 0, and no noise.
 

@@ -59,9 +59,9 @@ class NICEConfig:
 
 
 class NICE(Bijection):
-    """The flow f: x -> z and the density it gives by the change of variables (paper, equation 1 and section 3.4).
+    r"""The flow f: x -> z and the density it gives by the change of variables (paper, equation 1 and section 3.4).
 
-        log p_X(x) = sum_d log p_H(f_d(x)) + log |det df(x)/dx|          (nats, x in [0, 1)^D)
+    .. math:: \log p_X(x) = \sum_d \log p_H(f_d(x)) + \log |\det df(x)/dx| \quad \text{(nats)}, \quad x \in [0, 1)^D
 
     The defaults are the 22,295,920-parameter MNIST model: four additive coupling layers with five hidden layers of 1000
     units each, masks that alternate (layer 0 keeps the odd indices), one scaling layer, the logistic prior.
@@ -97,7 +97,7 @@ class NICE(Bijection):
 
     @property
     def layers(self) -> list[Bijection]:
-        """The bijections in the order x passes them: the coupling layers, then the scaling layer."""
+        """The bijections in the order x passes them; the coupling layers, then the scaling layer."""
         return [*self.couplings, self.scaling]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from nicelib.checkpoints import load_model
 from nicelib.errors import InputError, cause
 from nicelib.model import NICE
 
-#: the shipped weights: half precision, config, metrics and training command in the header
+#: the shipped weights in half precision; config, metrics and training command in the header
 WEIGHTS = Path(__file__).parent / "weights" / "nice_mnist.safetensors"
 #: what ``nicelib evaluate --dataset mnist --per-image FILE`` wrote for them
 TEST_NATS = WEIGHTS.with_name("mnist_test_nats.safetensors")

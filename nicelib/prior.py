@@ -49,9 +49,9 @@ def _inside(u: Tensor) -> Tensor:
 
 
 class StandardLogistic(_Standard):
-    """The standard logistic distribution (paper, section 3.4): mean 0, variance pi^2 / 3.
+    r"""The standard logistic distribution (paper, section 3.4): mean 0, variance pi^2 / 3.
 
-        log p(z) = -softplus(z) - softplus(-z)          (nats)
+    .. math:: \log p(z) = -\log(1 + e^z) - \log(1 + e^{-z}) \quad \text{(nats)}
 
     ``icdf(u) = log u - log(1 - u)`` is finite for every number ``torch.rand`` can return, 0 included.
 
@@ -81,9 +81,9 @@ class StandardLogistic(_Standard):
 
 
 class StandardNormal(_Standard):
-    """The standard normal distribution, the paper's alternative prior (section 3.4).
+    r"""The standard normal distribution, the paper's alternative prior (section 3.4).
 
-        log p(z) = -z^2 / 2 - log(2 pi) / 2          (nats)
+    .. math:: \log p(z) = -z^2 / 2 - \log(2 \pi) / 2 \quad \text{(nats)}
 
     >>> StandardNormal().log_prob(torch.tensor(0.0)).item()
     -0.9189385175704956

@@ -8,9 +8,9 @@ from nicelib.errors import at_least
 
 
 class Scaling(Bijection):
-    """z = exp(s) * h, one learned log-scale s_d per dimension (paper, section 3.3).
+    r"""One learned log-scale s_d per dimension (paper, section 3.3).
 
-        log |det dz/dh| = sum_d s_d
+    .. math:: z = e^s h, \quad \log |\det dz/dh| = \sum_d s_d
 
     The coupling layers preserve volume; this layer lets the model choose how much volume each dimension deserves. A large
     1 / exp(s_d) marks a dimension with much variation: sorted, these are the model's spectrum. The parameter ``log_scale``
