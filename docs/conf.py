@@ -16,7 +16,15 @@ version = release = nicelib.__version__
 html_title, html_theme = f"{project} {version}", "furo"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline", "sphinx_copybutton"]
 root_doc = "README"
-include_patterns = ["README*.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "results/README.md", "notebooks/*.ipynb", "nicelib/*/*.md"]
+include_patterns = [
+    "README*.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "results/README.md",
+    "notebooks/*.ipynb",
+    "nicelib/*/*.md",
+]
 
 nb_execution_mode = "off"
 nb_custom_formats = {".ipynb": ["conf.read_notebook", {}, False]}
@@ -28,7 +36,9 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_use_rtype = False
 nitpicky = True  # a reference that leads nowhere is an error ...
-nitpick_ignore_regex = [(r"py:.*", r"(torch|numpy|np|matplotlib|pathlib|collections|IPython|ipywidgets|Tensor|nn|Axes|Figure|Path).*")]  # ... but for libraries'
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|numpy|np|matplotlib|pathlib|collections|IPython|ipywidgets|Tensor|nn|Axes|Figure|Path).*")
+]  # ... but for libraries'
 
 
 def read_notebook(text):
@@ -47,7 +57,14 @@ def add_contents(app, docname, source):
     """The README is the front page; it gets the list of all pages."""
     if docname == root_doc:
         pages = [path.relative_to(ROOT).with_suffix("").as_posix() for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
-        more = ["docs/paper-to-code", "results/README", "docs/api", "docs/cli", "nicelib/weights/MODEL_CARD", "nicelib/digits/README"]
+        more = [
+            "docs/paper-to-code",
+            "results/README",
+            "docs/api",
+            "docs/cli",
+            "nicelib/weights/MODEL_CARD",
+            "nicelib/digits/README",
+        ]
         for caption, names in {"Notebooks": pages, "More": more}.items():
             source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
 
