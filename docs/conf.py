@@ -12,6 +12,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 import nicelib  # noqa: E402
 
 project, author, language = "NICE, step by step", "the contributors", "en"
+copyright = "the contributors, under the MIT licence; MNIST's digits under CC BY-SA 3.0"
 version = release = nicelib.__version__
 html_title, html_theme = f"{project} {version}", "furo"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline", "sphinx_copybutton"]
@@ -32,6 +33,7 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
 
 autodoc_default_options = {"members": True}
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_use_rtype = False
@@ -62,8 +64,11 @@ def add_contents(app, docname, source):
             "results/README",
             "docs/api",
             "docs/cli",
-            "nicelib/weights/MODEL_CARD",
-            "nicelib/digits/README",
+            "The weights <nicelib/weights/MODEL_CARD>",
+            "The digits <nicelib/digits/README>",
+            "CHANGELOG",
+            "CONTRIBUTING",
+            "中文 <README.zh-CN>",
         ]
         for caption, names in {"Notebooks": pages, "More": more}.items():
             source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"

