@@ -9,12 +9,12 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import nicelib
-from nicelib.errors import InputError, at_least
+from nicelib.errors import InputError, at_least, cause
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -24,21 +24,55 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Hyphen and underscore are one in a flag's name: --batch_size is --batch-size.
     argv = [a.split("=")[0].replace("_", "-") + a[len(a.split("=")[0]) :] if a.startswith("--") else a for a in argv]
-    args = _parser(*argv[:1]).parse_args(argv)
-    try:
-        args.run(args)
-    except InputError as error:
-        print(f"nicelib: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print(f"\nnicelib: {stop or 'stopped'}", file=sys.stderr)
-        return 130
-    except BrokenPipeError as stop:  # the reader of a pipe has gone
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what is still in the buffer goes nowhere
-        if stop.args and len(stop.args) == 1:
-            print(f"nicelib: {stop}", file=sys.stderr)
-        return 141
+    with _printable(sys.stdout):
+        try:
+            try:
+                args = _parser(*argv[:1]).parse_args(argv)
+                args.run(args)
+            finally:
+                if sys.stdout:
+                    sys.stdout.flush()
+        except InputError as error:
+            return _say(f"error: {error}", 2)
+        except KeyboardInterrupt as stop:
+            return _say(str(stop) or "stopped", 130)
+        except OSError as stop:  # the reader of a pipe has gone, or what is printed to is full
+            _discard(sys.stdout)
+            return _say(cause(stop), 141 if isinstance(stop, BrokenPipeError) else 2)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            return _say(f"error: not enough memory ({cause(error)[:100]}); try smaller numbers", 2)
     return 0
+
+
+def _say(text: str, status: int) -> int:
+    with contextlib.suppress(OSError):  # nobody may read this either
+        print(f"nicelib: {text}", file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def _printable(stream: Any) -> Iterator[None]:
+    """What the stream's encoding lacks is printed as an escape, as on stderr; the stream is left as it was."""
+    before = getattr(stream, "errors", None)
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=before)
+
+
+def _discard(stream: Any) -> None:
+    """Drop what a stream that takes no more still holds, and leave it as it was."""
+    with contextlib.suppress(AttributeError, OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        file, kept = stream.fileno(), os.dup(stream.fileno())
+        os.dup2(nowhere.fileno(), file)
+        stream.flush()
+        os.dup2(kept, file)
+        os.close(kept)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,14 +106,16 @@ def _train(sub: argparse.ArgumentParser) -> Run:
     sub.add_argument("--resume", action="store_true", help="continue the run in --out, exactly")
 
     def run(args: argparse.Namespace) -> None:
+        joined = distributed.is_available() and distributed.is_initialized()
         config = TrainConfig(**(RECIPES.get(args.recipe, {}) | _given(args, TrainConfig)))
         out = Path(args.out or f"runs/{config.dataset}")
+        progress = bool(sys.stderr and sys.stderr.isatty())
         try:
-            _report(config, out, train(config, args.data_dir, out, args.resume, progress=sys.stderr.isatty()))
+            _report(config, out, train(config, args.data_dir, out, args.resume, progress=progress))
             if is_main_process():
                 _finish(config, out)
         finally:
-            if distributed.is_available() and distributed.is_initialized():
+            if not joined and distributed.is_available() and distributed.is_initialized():
                 distributed.destroy_process_group()
 
     return run
@@ -101,8 +137,8 @@ def _report(config: Any, out: Path, records: Any) -> None:
                         f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s",
                         flush=True,
                     )
-    except BrokenPipeError as stop:
-        raise BrokenPipeError(f"nobody reads the output; continue with --resume (checkpoints are in {out})") from stop
+    except OSError as stop:
+        raise type(stop)(f"{cause(stop)}; continue with --resume (checkpoints are in {out})") from stop
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
             f"{stop or 'stopped'}; continue with the same command and --resume (checkpoints are in {out})"
@@ -121,7 +157,7 @@ def _finish(config: Any, out: Path) -> None:
     history = json.loads((out / "history.json").read_text(encoding="utf-8"))["history"]
     generator = torch.Generator().manual_seed(config.seed)
     samples = load_model(out / "best.safetensors").sample(config.sample_size, generator=generator)
-    write_atomically(out / "samples.png", lambda path: save_images(samples, path))
+    save_images(samples, out / "samples.png")
     with rc_context():
         use_style()
         figure = Figure(figsize=(6, 3.5))
@@ -170,7 +206,7 @@ def _sample(sub: argparse.ArgumentParser) -> Run:
     """Draw images from a model into a PNG grid."""
     import torch
 
-    from nicelib.checkpoints import load_model, write_atomically
+    from nicelib.checkpoints import load_model
     from nicelib.plotting import save_images
     from nicelib.pretrained import WEIGHTS
 
@@ -187,7 +223,7 @@ def _sample(sub: argparse.ArgumentParser) -> Run:
         at_least(1, sample_size=args.sample_size)
         generator = torch.Generator().manual_seed(args.seed)
         samples = load_model(args.weights).sample(args.sample_size, args.temperature, generator)
-        write_atomically(args.out, lambda path: save_images(samples, path))
+        save_images(samples, args.out)
         print(f"wrote {args.out}")
 
     return run
@@ -243,7 +279,7 @@ def _summary(sub: argparse.ArgumentParser) -> Run:
     def run(args: argparse.Namespace) -> None:
         rows = ["depth"]
         try:
-            "├─".encode(sys.stdout.encoding or "utf-8")
+            "├─".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
         except UnicodeEncodeError:  # a redirected stream on Windows is in the code page of the machine
             rows.append("ascii_only")
         print(summary(NICE(**_given(args, NICEConfig)), (1, 784), verbose=0, row_settings=rows))

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from nicelib.bijection import check_tensor
+from nicelib.checkpoints import write_atomically
 from nicelib.data import quantise
-from nicelib.errors import InputError, one_of
+from nicelib.errors import InputError, at_least, one_of
 
 #: the colours of ``tutorial.mplstyle``
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
@@ -69,6 +72,9 @@ def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 
 
     They are uint8 pixels or floats on [0, 1); values outside are clamped for the picture.
     """
+    columns, height, width = at_least(1, columns=columns, height=height, width=width)
+    (pad,) = at_least(0, pad=pad)
+    check_tensor("images", images, "uint8 pixels or floats", lambda x: x.is_floating_point() or x.dtype == torch.uint8)
     if images.numel() != len(images) * height * width:
         raise InputError(
             f"images of shape {tuple(images.shape)}; expected (N, {height * width}) to draw {height} x {width}"
@@ -88,8 +94,9 @@ def save_images(images: Tensor, path: str | Path, columns: int = 8, zoom: int = 
     """Write a PNG of the images as a grid, each pixel ``zoom`` pixels wide; arguments as :func:`image_grid`."""
     from PIL import Image
 
-    grid = image_grid(images, columns).repeat(zoom, 0).repeat(zoom, 1)
-    Image.fromarray(grid).save(path, format="PNG")
+    (zoom,) = at_least(1, zoom=zoom)
+    picture = Image.fromarray(image_grid(images, columns).repeat(zoom, 0).repeat(zoom, 1))
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 def show_images(images: Tensor, columns: int = 8, title: str = "", ax: Axes | None = None) -> Axes:
@@ -117,6 +124,7 @@ def plot_history(history: list[dict], ax: Axes) -> None:
 
 def plot_spectrum(log_scale: Tensor) -> None:
     """Draw 1 / exp(s), s (784,) of the scaling layer: sorted as a curve, and in place as an image (paper, section 3.3)."""
+    check_tensor("log_scale", log_scale, "(784,)", lambda log_scale: log_scale.shape == (784,))
     sigma = (-log_scale.detach()).exp().cpu()
     _, (curve, image) = plt.subplots(1, 2, figsize=(9, 3.2))
     curve.semilogy(sigma.sort(descending=True).values)
