@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from nicelib.bijection import check_tensor
 from nicelib.errors import InputError
 from nicelib.model import NICE
 from nicelib.plotting import BLUE, ORANGE, PURPLE
@@ -40,8 +41,11 @@ def flow_gif(model: NICE, x: Tensor, there: int = 8, back: int = 4) -> bytes:
     Raises:
         InputError: points or a model of another dimension.
     """
-    if x.ndim != 2 or x.shape[1] != 2 or model.dim != 2:
-        raise InputError(f"x of shape {tuple(x.shape)}, a model with dim={model.dim}; expected (N, 2) and dim=2")
+    if model.dim != 2:
+        raise InputError(f"a model with dim={model.dim}; expected dim=2")
+    check_tensor(
+        "x", x, "finite (N, 2), dim=2", lambda x: x.ndim == 2 and x.shape[1] == 2 and len(x) and x.isfinite().all()
+    )
     film = _Film(model, x)
     last = len(model.layers) - 1
     film.shoot(0, 0, 0, f"x: {len(x)} data points", 1800)

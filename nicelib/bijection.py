@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nicelib.errors import InputError
 
 
-def check_tensor(name: str, x: Any, expected: str, fits: Callable[[Tensor], bool]) -> None:
+def check_tensor(name: str, x: Any, expected: str, fits: Callable[[Tensor], object]) -> None:
     """Raise :class:`InputError` unless ``x`` is a dense tensor that fits."""
     if not isinstance(x, Tensor) or x.layout != torch.strided:
         raise InputError(f"{name} of type {type(x).__name__}; expected a dense tensor, {expected}")

@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
             return _say(str(stop) or "stopped", 130)
         except OSError as stop:  # the reader of a pipe has gone, or what is printed to is full
             _discard(sys.stdout)
-            return _say(cause(stop), 141 if isinstance(stop, BrokenPipeError) else 2)
+            status = 141 if isinstance(stop, BrokenPipeError) else 2
+            return status if status == 141 and stop.errno else _say(cause(stop), status)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
@@ -138,7 +139,8 @@ def _report(config: Any, out: Path, records: Any) -> None:
                         flush=True,
                     )
     except OSError as stop:
-        raise type(stop)(f"{cause(stop)}; continue with --resume (checkpoints are in {out})") from stop
+        reason = "nobody reads the output" if isinstance(stop, BrokenPipeError) else cause(stop)
+        raise type(stop)(f"{reason}; continue with --resume (checkpoints are in {out})") from stop
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
             f"{stop or 'stopped'}; continue with the same command and --resume (checkpoints are in {out})"

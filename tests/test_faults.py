@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
@@ -22,9 +24,12 @@ from nicelib import (
     load_pixels,
     train,
 )
-from nicelib.checkpoints import save_model, write_atomically
+from nicelib.checkpoints import load_model, read_header, save_model, write_atomically
 from nicelib.cli import main
 from nicelib.evaluation import evaluate
+from nicelib.importers import read_state_dict
+from nicelib.inpainting import inpaint
+from nicelib.pretrained import load_test_nats
 from nicelib.training import is_main_process, matmul_precision
 
 fcntl = pytest.importorskip("fcntl")  # these emulate Windows and Apple elsewhere
@@ -217,3 +222,176 @@ def test_launchers_variables_without_a_launcher(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "1")
     assert is_main_process()
+
+
+# Siblings: the same kinds of fault in other places.
+
+
+def test_what_is_printed_to_keeps_its_settings_and_its_pipe(tmp_path):
+    """main() called from Python: a reader that has gone, a full device, a name that the encoding lacks."""
+    code = """
+import os, sys
+from nicelib.cli import main
+out, errors = sys.stdout, sys.stdout.errors
+status = main(sys.argv[1:])
+assert sys.stdout is out and out.errors == errors and os.fstat(1)
+print(status, file=sys.stderr)
+"""
+    read, write = os.pipe()
+    os.close(read)
+    sample = ["sample", "--sample-size", "1", "--out", str(tmp_path / "数字.png")]
+    for argv, stdout, status in (
+        (["summary", "--mid-dim", "8"], write, "141"),
+        (["summary", "--mid-dim", "8"], os.open("/dev/full", os.O_WRONLY), "2"),
+        (sample, subprocess.PIPE, "0"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *argv], stdout=stdout, stderr=subprocess.PIPE,
+                              env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"})  # fmt: skip
+        assert done.returncode == 0 and done.stderr.decode().split()[-1] == status, done.stderr
+        assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
+    assert b"u6570" in done.stdout and (tmp_path / "数字.png").exists()
+
+
+def test_without_streams(tmp_path):
+    """pythonw and services have neither stdout nor stderr."""
+    code = "import sys; sys.stdout = sys.stderr = None; from nicelib.cli import main"
+    for argv in (["summary", "--mid-dim", "8"], ["train", *FLAGS, "--out", str(tmp_path / "run")]):
+        assert subprocess.run([sys.executable, "-c", f"{code}; sys.exit(main({argv}))"]).returncode == 0
+
+
+def test_a_device_behind_a_link_and_the_rights_of_what_is_replaced(tmp_path):
+    """/dev/stdout and what a shell makes of >(command) lead to names that no folder has."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nicelib", "sample", "--sample-size", "1", "--out", "/dev/fd/2"], cwd=tmp_path,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr.startswith(b"\x89PNG"), done.stderr
+    (tmp_path / "file").touch()
+    (tmp_path / "file").chmod(0o640)
+    write_atomically(tmp_path / "file", lambda path: path.write_bytes(b"new"))
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("name", ["a\0b", 3, None, b"a", "n" * 300])
+def test_what_can_be_no_path_is_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = NICE(4, mid_dim=2, hidden=1)
+    calls = [lambda: save_model(model, name), lambda: load_model(name), lambda: read_state_dict(name)]
+    if name is not None:  # the default
+        calls += [lambda: load_pixels("mnist", data_dir=name, download=False)]
+        calls += [lambda: next(train(TrainConfig(**TINY), out=name))]
+    for call in calls:
+        with pytest.raises(InputError) as caught:
+            call()
+        assert not re.search("damaged|delete", str(caught.value)), str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unreadable_nats_are_not_called_missing(monkeypatch):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)
+    with pytest.raises(InputError, match="Permission denied"):
+        load_test_nats()
+
+
+def test_no_folder_holds_two_runs_of_one_program(tmp_path, monkeypatch):
+    """A later run takes the folder from an unfinished one, which then writes no more; chdir moves neither."""
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(**TINY | {"max_iter": 4})
+    first = train(config, out="run")
+    next(first)
+    second = train(config, out="run", resume=True)
+    next(second)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="belongs to a later run"):
+        next(first)
+    assert [record["epoch"] for record in second] == [2, 3, 4]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_training_does_not_depend_on_the_mode_around_it(around):
+    alone = next(train(TrainConfig(**TINY)))["held_out"]
+    with around():
+        record = next(train(TrainConfig(**TINY)))
+        grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    with around():
+        assert (grad, inference) == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    assert record["held_out"] == pytest.approx(alone, abs=2)  # evaluation follows the autocast that is asked for
+
+
+def test_numbers_of_numpy_outside_the_settings(tmp_path):
+    model, pixels = NICE(16, mid_dim=8, hidden=1), torch.zeros(6, 16, dtype=torch.uint8)
+    plainly = evaluate(model, pixels, 2, 1, 4)
+    numpys = evaluate(model, pixels, *np.array([2, 1, 4]))
+    assert numpys.nats == plainly.nats and type(numpys.draws) is int
+    save_model(model, tmp_path / "m", nats=np.float32(1.5), table=np.eye(2), ten=torch.tensor(10))
+    assert read_header(tmp_path / "m") == {
+        "config": model.config, "nats": 1.5, "table": [[1, 0], [0, 1]], "ten": 10,
+    }  # fmt: skip
+    for header in ({"x": object()}, {"config": 1}, {"format": "x"}):
+        with pytest.raises(InputError, match=f"^{next(iter(header))} = "):
+            save_model(model, tmp_path / "m", **header)
+    for bad in (1.5, "2", None, True, 0):
+        with pytest.raises(InputError, match=r"^draws = .*expected"):
+            evaluate(model, pixels, draws=bad)
+
+
+def test_wrapped_models_are_understood_wherever_a_model_is_asked_for():
+    pixels, plain = torch.zeros(6, 16, dtype=torch.uint8), NICE(16, mid_dim=8, hidden=1)
+    hidden = torch.arange(16) < 8
+    for wrapped in (torch.nn.DataParallel(plain), torch.compile(plain, backend="eager")):
+        assert evaluate(wrapped, pixels).nats == evaluate(plain, pixels).nats
+        assert len(list(inpaint(wrapped, torch.rand(2, 16), hidden, steps=1))) == 2
+    for call in (lambda m: evaluate(m, pixels), lambda m: initialise_from_data(m, torch.rand(5, 16))):
+        with pytest.raises(InputError, match="model of type Linear; expected a NICE"):
+            call(torch.nn.Linear(2, 2))
+
+
+def test_a_flipped_digit_in_a_files_header_is_refused(tmp_path):
+    save_model(NICE(16, mid_dim=8, hidden=1, coup_type="affine", bound=2.0), tmp_path / "m")
+    whole = (tmp_path / "m").read_bytes()
+    changed = whole.replace(b'\\"bound\\": 2.0', b'\\"bound\\": 3.0')
+    assert changed != whole
+    (tmp_path / "m").write_bytes(changed)
+    with pytest.raises(InputError, match="checksum is wrong"):
+        load_model(tmp_path / "m")
+
+
+def test_no_weights_that_could_not_be_loaded_are_saved(tmp_path):
+    model = NICE(16, mid_dim=8, hidden=1)
+    with pytest.raises(InputError, match=r"dtype = torch\.int8"):
+        save_model(model, tmp_path / "m", dtype=torch.int8)
+    model.scaling.log_scale.data[3] = 1e30  # beyond half precision
+    with pytest.raises(InputError, match="log_scale holds NaN or infinity"):
+        save_model(model, tmp_path / "m", dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it():
+    """As under nohup, or a script's "&"."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        model = TrainConfig(**TINY).build()
+        model.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        next(train(TrainConfig(**TINY), model=model))
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [({"MASTER_PORT": "x"}, b"do not meet"), ({"RANK": "2"}, b"RANK = 2")], ids=str
+)
+def test_launchers_variables_that_lead_nowhere(given, said, tmp_path):
+    everything = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29555"}
+    done = nicelib("train", *FLAGS, "--out", "a", cwd=tmp_path, **everything | given)
+    assert done.returncode == 2 and b"Traceback" not in done.stderr and said in done.stderr
+
+
+def test_too_little_memory_is_said_in_one_line(tmp_path):
+    done = nicelib("sample", "--sample-size", 4_000_000_000, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"not enough memory" in done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from nicelib.errors import InputError
+from nicelib.errors import InputError, cause
 
 
 def resolve_device(name: str) -> torch.device:
@@ -17,7 +17,7 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise InputError(f"device = {name!r}; expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
@@ -82,20 +82,25 @@ def start_process(device: str) -> tuple[int, int, torch.device]:
             f"WORLD_SIZE = {world} in the environment, but not {', '.join(missing)}; "
             "start several processes by torchrun, or unset WORLD_SIZE for one"
         )
-    local = _number("LOCAL_RANK", 0)
+    local, rank = _number("LOCAL_RANK", 0), _number("RANK", 0)
+    if rank >= world:
+        raise InputError(f"RANK = {rank} in the environment with WORLD_SIZE = {world}; expected 0 to {world - 1}")
     cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     resolved = resolve_device(f"cuda:{local}" if cuda else device)
     if resolved.type == "cuda":
         torch.cuda.set_device(resolved)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if resolved.type == "cuda" else "gloo")
+        try:
+            distributed.init_process_group("nccl" if resolved.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"the {world} processes do not meet ({cause(error)}); start them by torchrun") from error
     return world, distributed.get_rank(), resolved
 
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _number(name: str, default: int) -> int:

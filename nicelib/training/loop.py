@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from nicelib.checkpoints import save_model, unwrap, write_atomically
 from nicelib.data import dequantise, held_out_split, load_pixels
-from nicelib.errors import InputError
+from nicelib.errors import InputError, as_path
 from nicelib.evaluation import evaluate
 from nicelib.model import NICE
 from nicelib.training.batches import draw_batch, order_of_epoch
@@ -91,6 +91,8 @@ def train_step(
     return loss.detach()
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     config: TrainConfig,
     data_dir: str | Path | None = None,
@@ -129,8 +131,10 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the current step, or what follows an epoch's last step, is done and
             ``resume.pt`` is written.
     """
-    run = _Run(config, data_dir, Path(out) if out else None, model)
-    with claim(run.out if run.rank == 0 else None):
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"config of type {type(config).__name__}; expected a TrainConfig")
+    run = _Run(config, data_dir, as_path(out).absolute() if out else None, model)
+    with claim(run.out if run.rank == 0 else None) as run.check_claim:
         run.begin(resume)
         while run.state["epoch"] < config.max_iter:
             with _deferred_interrupt(run.world == 1) as interrupted:
@@ -142,8 +146,9 @@ def train(
             try:
                 yield record
             except GeneratorExit:  # the caller asks for no more: as after Ctrl-C
-                if not sys.is_finalizing():
-                    run.save_resume()
+                with suppress(InputError):  # a later run has the folder now
+                    if not sys.is_finalizing():
+                        run.save_resume()
                 raise
 
 
@@ -156,6 +161,8 @@ class _Float32LR(LambdaLR):
 
 class _Run:
     """A run: its images on the device, its model and optimiser, and how far it is."""
+
+    check_claim: Callable[[], None]
 
     def __init__(
         self, config: TrainConfig, data_dir: str | Path | None, out: Path | None, model: nn.Module | None
@@ -175,6 +182,10 @@ class _Run:
             )
         model = config.build(self.pixels.shape[1]) if model is None else model
         self.model, self.forward = unwrap(model).to(self.device), model
+        if not any(p.requires_grad for p in model.parameters()):
+            raise InputError(
+                "no parameter of the model requires a gradient; expected one to train: requires_grad_(True)"
+            )
         self.generator = torch.Generator(self.device)
         self.optimiser = make_optimiser(self.model, config)
         total = self.steps * config.max_iter
@@ -279,6 +290,7 @@ class _Run:
         record["seconds"] = state["seconds"]
         state |= {"epoch": epoch, "step": 0, "history": [*state["history"], record]}
         if self.out and self.rank == 0:
+            self.check_claim()
             self._save_weights(self.out, record)
         state["best"] = max(state["best"], record["held_out"])
         last = epoch == self.config.max_iter
@@ -299,6 +311,7 @@ class _Run:
     def save_resume(self) -> None:
         """Write ``resume.pt``, where the run has a folder."""
         if self.out and self.rank == 0:
+            self.check_claim()
             content = {name: part.state_dict() for name, part in self._parts().items()}
             write_resume(self.out, content | self.identity | {"state": self.state, "losses": self.losses.cpu()})
             self.saved_at = time.monotonic()
@@ -317,7 +330,8 @@ class _Run:
 def _deferred_interrupt(wanted: bool) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into an event that the loop reads between steps, when the state is whole."""
     event = threading.Event()
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)  # as under nohup, or by another program's will
+    if ignored or not wanted or threading.current_thread() is not threading.main_thread():
         yield event
         return
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -22,16 +22,16 @@ _claims: dict[Path, IO[bytes]] = {}  # the folders that this process writes to
 
 
 @contextlib.contextmanager
-def claim(out: Path | None) -> Iterator[None]:
+def claim(out: Path | None) -> Iterator[Callable[[], None]]:
     """Keep every other process out of a run's folder, until the block ends or this process does.
 
-    A run that this process left unfinished gives the folder up.
+    A run that this process left unfinished gives the folder up, and must write no more: what is yielded raises then.
 
     Raises:
         InputError: another process is writing there; the folder cannot be made.
     """
     if not out:
-        yield
+        yield lambda: None
         return
     path = make_folder(out).resolve() / ".lock"
     if path in _claims:
@@ -52,9 +52,17 @@ def claim(out: Path | None) -> Iterator[None]:
             ) from error
         file.close()
     for left_behind in path.parent.glob("*.[0-9]*.tmp"):  # half a file of a run that was killed
-        left_behind.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            left_behind.unlink()
+
+    def check() -> None:
+        if _claims.get(path) is not file:
+            raise InputError(
+                f"{out} belongs to a later run of this program; go on there with resume, or choose another"
+            )
+
     try:
-        yield
+        yield check
     finally:
         if _claims.get(path) is file:
             del _claims[path]
