@@ -1,0 +1,82 @@
+"""Notebook 06 for other readers: a good model in place of the small one, a full run asked for, a cell run again."""
+
+import json
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+
+NOTEBOOK = ROOT / "notebooks" / "06_full_gpu_training.ipynb"
+#: what costs seconds and does not depend on the models
+LEFT_OUT = (
+    "### Counting",
+    "### The prediction, before the measurement",
+    "### Memory",
+    "### Three curves",
+    "### Stop, and go on",
+)
+RECIPE = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2}
+
+
+def cells(until):
+    """(heading, code cell) up to a heading."""
+    heading = ""
+    for cell in nbformat.read(NOTEBOOK, 4).cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("##"):
+            heading = cell.source.strip()
+        if heading == until:
+            return
+        if cell.cell_type == "code":
+            yield heading, cell
+
+
+def execute(sources, folder):
+    """What the cells print, each as one text; raises where one fails."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    return ["".join(output.get("text", "") for output in cell.outputs) for cell in notebook.cells]
+
+
+@pytest.fixture
+def quiet_kernel(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def test_every_cell_after_training_holds_for_other_models(tmp_path, monkeypatch, quiet_kernel, all_cores):
+    """The shipped weights in place of the small run, and a full run (of a tiny model) by NICE_FULL_RUN."""
+    monkeypatch.setenv("NICE_FULL_RUN", "sprint")
+    sources = []
+    for heading, cell in cells(until="## Exercises"):
+        source = cell.source
+        if "= watch(config)" in source:
+            good = "small_run, history = load_pretrained(), [{'epoch': 1, 'train': 2300.0, 'held_out': 2170.0}]"
+            source = source.replace("small_run, history = watch(config)", good)
+        if heading not in LEFT_OUT:
+            sources.append(source)
+        elif heading == "### Counting" and "work = {}" in source:
+            sources.append("from nicelib.training.bench import FLOPS_PER_IMAGE\n" + source)
+    where = next(i for i, source in enumerate(sources) if "NICE_FULL_RUN" in source)
+    sources.insert(where, f"RECIPES['sprint'] = {RECIPE}\nmeasured = {{200: 1000.0, 50: 500.0}}")
+    printed = "\n".join(execute(sources, tmp_path))
+    assert "the full run is left out" not in printed and "your sprint" in printed
+    assert {path.name for path in (tmp_path / "runs" / "sprint").iterdir()} >= {"best.safetensors", "history.json"}
+
+
+def test_the_live_figure_starts_at_step_0_and_is_there_again(tmp_path, quiet_kernel):
+    """Run again, a finished run's cell shows its curve, not an empty picture."""
+    start = [cell.source for heading, cell in cells(until="## 2. Read the loop")]
+    start = start[: next(i for i, source in enumerate(start) if "= watch(config)" in source)]
+    spy = (
+        "drawn, really = [], picture\n"
+        "def picture(live, title, share, **place):\n"
+        "    drawn.append((len(live.line), [epoch for epoch, _ in live.dots], share, place['update']))\n"
+        "    really(live, title, share, **place)\n"
+    )
+    run = f"import json\ntiny = TrainConfig(**{RECIPE})\n_ = watch(tiny, out='run')\nprint(json.dumps(drawn))\ndrawn.clear()"
+    *_, first, again = (json.loads(text.splitlines()[-1]) for text in execute([*start, spy, run, run], tmp_path)[-2:])
+    assert first[0] == [0, [0], 0.0, False]  # the start from data, before any step
+    assert first[-1][1:] == [[0, 1, 2], 1, True]
+    assert again == [[2, [1, 2], 1, False]]
