@@ -18,17 +18,15 @@ def check_tensor(name: str, x: Any, expected: str, fits: Callable[[Tensor], obje
 
 
 class Bijection(nn.Module):
-    """An invertible map of D-dimensional vectors.
-
-    Every layer of the flow offers the same two methods and nothing else:
-
-    ``forward(x: (B, D)) -> (y: (B, D), log_det: (B,))`` with ``log_det = log |det dy/dx|`` in nats, and
-    ``inverse(y: (B, D)) -> x: (B, D)``.
-    """
+    """An invertible map of D-dimensional vectors: every layer of the flow offers these two methods and nothing else."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, D) -> y (B, D) and log_det (B,), ``log |det dy/dx|`` in nats."""
+        raise NotImplementedError
 
     def inverse(self, y: Tensor) -> Tensor:
         """y (B, D) -> x (B, D)."""

@@ -217,8 +217,7 @@ def _sample(sub: argparse.ArgumentParser) -> Run:
     )
     sub.add_argument("--seed", type=_seed, default=0, help="seed of all that is drawn (default: 0)")
     sub.add_argument("--sample-size", type=int, default=64, help="images to generate (default: 64)")
-    text = "scale of z; below 1 is closer to the mode (default: 1)"
-    sub.add_argument("--temperature", type=float, default=1.0, help=text)
+    sub.add_argument("--temperature", type=float, default=1.0, help="scale of z; below 1, nearer the mode (default: 1)")
     sub.add_argument("--out", default="samples.png", help="file to write (default: samples.png)")
 
     def run(args: argparse.Namespace) -> None:

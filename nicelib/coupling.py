@@ -72,9 +72,6 @@ def make_conditioner(
         mask: bool (D,), True = kept. The network reads the kept entries and writes the moved ones.
         outputs: vectors of length D to write: 1 (a shift) or 2 (a shift and a log-scale).
         activation: ``"leaky_relu"`` (slope 0.2) or ``"relu"`` (the paper's).
-
-    Raises:
-        InputError: a non-positive size or an unknown activation.
     """
     mid_dim, hidden, outputs = at_least(1, mid_dim=mid_dim, hidden=hidden, outputs=outputs)
     one_of("activation", activation, ACTIVATIONS)
@@ -159,13 +156,11 @@ class AdditiveCoupling(_Coupling):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, D) -> y (B, D), log_det (B,), which is 0."""
         shift = self._condition(x, self.dim)
         # unit, 1 or each pixel's standard deviation, lets one network steer pixels of very different widths
         return torch.where(self.mask, x, x + self.unit * shift), x.new_zeros(x.shape[0])
 
     def inverse(self, y: Tensor) -> Tensor:
-        """y (B, D) -> x (B, D)."""
         shift = self._condition(y, self.dim)
         return torch.where(self.mask, y, y - self.unit * shift)
 
@@ -190,12 +185,10 @@ class AffineCoupling(_Coupling):
         return f"bound={self.bound}"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, D) -> y (B, D), log_det (B,) in nats."""
         shift, log_scale = self.shift_and_log_scale(x)
         return torch.where(self.mask, x, x * log_scale.exp() + shift), log_scale.sum(-1)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """y (B, D) -> x (B, D)."""
         shift, log_scale = self.shift_and_log_scale(y)
         return torch.where(self.mask, y, (y - shift) * (-log_scale).exp())
 

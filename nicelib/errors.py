@@ -50,9 +50,5 @@ def as_path(path: Any) -> Path:
 
 
 def cause(error: BaseException) -> str:
-    """All that an exception says, on one line: of a refused download, the reason stands on the last of several.
-
-    >>> cause(OSError("tried the mirror, got:\\n403 Forbidden")), cause(TimeoutError())
-    ('tried the mirror, got: 403 Forbidden', 'TimeoutError')
-    """
+    """All that an exception says, on one line: of a refused download, the reason stands on the last of several."""
     return " ".join(str(error).split()) or type(error).__name__

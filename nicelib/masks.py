@@ -1,6 +1,7 @@
 """Masks: which entries a coupling layer keeps (paper, sections 3.2 and 5.1).
 
 A mask is a boolean vector of length D. True marks an entry the layer keeps and reads; False, one it moves.
+Each function here raises :class:`InputError` for a name or a half that it does not know, and for an odd number of entries.
 """
 
 import math
@@ -15,11 +16,7 @@ MASKS = {"parity": ("odd", "even"), "checkerboard": ("odd", "even"), "halves": (
 
 
 def make_mask(mask: str, dim: int, keep: str) -> Tensor:
-    """A mask by its name in :data:`MASKS`, on the CPU: bool (dim,), True = kept. The checkerboard's images are square.
-
-    Raises:
-        InputError: an unknown name or half, a ``dim`` that the mask cannot have.
-    """
+    """A mask by its name in :data:`MASKS`, on the CPU: bool (dim,), True = kept. The checkerboard's images are square."""
     one_of("mask", mask, MASKS)
     if keep not in MASKS[mask]:
         raise InputError(f"first = {keep!r} for mask = {mask!r}; expected {' or '.join(map(repr, MASKS[mask]))}")
@@ -37,9 +34,6 @@ def parity_mask(dim: int, keep: str = "odd") -> Tensor:
 
     On a row-major image of even width index parity is column parity, so the mask is vertical stripes.
 
-    Raises:
-        InputError: an odd or non-positive ``dim``, an unknown ``keep``.
-
     >>> parity_mask(6, keep="odd").tolist()
     [False, True, False, True, False, True]
     """
@@ -52,9 +46,6 @@ def checkerboard_mask(height: int, width: int, keep: str = "odd") -> Tensor:
 
     Not in the NICE paper; Real NVP (Dinh et al. 2016, arXiv 1605.08803, section 3.4) introduced it.
 
-    Raises:
-        InputError: a non-positive size, an odd number of pixels, an unknown ``keep``.
-
     >>> checkerboard_mask(2, 4).int().view(2, 4).tolist()
     [[0, 1, 0, 1], [1, 0, 1, 0]]
     """
@@ -65,9 +56,6 @@ def checkerboard_mask(height: int, width: int, keep: str = "odd") -> Tensor:
 
 def half_mask(dim: int, keep: str = "first") -> Tensor:
     """Keep the ``"first"`` or the ``"second"`` half of the indices (paper, section 3.2: x = (x_I1, x_I2)). bool (dim,).
-
-    Raises:
-        InputError: an odd or non-positive ``dim``, an unknown ``keep``.
 
     >>> half_mask(4, keep="second").tolist()
     [False, False, True, True]

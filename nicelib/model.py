@@ -24,8 +24,7 @@ COUPLINGS = {"additive": AdditiveCoupling, "affine": AffineCoupling}
 class NICEConfig:
     """The architecture, named here and nowhere else: all that rebuilds a model, saved with its weights.
 
-    Raises:
-        InputError: a value outside its range, an unknown name, a ``dim`` that the mask cannot have.
+    :class:`InputError` for a value outside its range, an unknown name, a ``dim`` that the mask cannot have.
 
     >>> NICEConfig(mask="halves").first
     'first'
@@ -101,7 +100,6 @@ class NICE(Bijection):
         return [*self.couplings, self.scaling]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, D) -> z (B, D), log_det (B,) in nats."""
         self.check(x)
         log_det = x.new_zeros(x.shape[0])
         for layer in self.layers:
@@ -110,7 +108,6 @@ class NICE(Bijection):
         return x, log_det
 
     def inverse(self, y: Tensor) -> Tensor:
-        """z (B, D) -> x (B, D)."""
         for layer in reversed(self.layers):
             y = layer.inverse(y)
         return y

@@ -14,10 +14,7 @@ class Scaling(Bijection):
 
     The coupling layers preserve volume; this layer lets the model choose how much volume each dimension deserves. A large
     1 / exp(s_d) marks a dimension with much variation: sorted, these are the model's spectrum. The parameter ``log_scale``
-    (D,), s, starts at 0.
-
-    Raises:
-        InputError: a non-positive ``dim``.
+    (D,), s, starts at 0. :class:`InputError` for a ``dim`` below 1.
 
     >>> layer = Scaling(3)
     >>> _ = nn.init.constant_(layer.log_scale, 2.0)
@@ -32,11 +29,9 @@ class Scaling(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """h (B, D) -> z (B, D), log_det (B,) in nats."""
         self.check(x)
         return x * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[0])
 
     def inverse(self, y: Tensor) -> Tensor:
-        """z (B, D) -> h (B, D)."""
         self.check(y)
         return y * (-self.log_scale).exp()

@@ -109,7 +109,7 @@ def test_the_workflow_runs_the_readmes_commands():
     lines = {line.strip() for line in workflow.splitlines()}
     command = (ROOT / "README.md").read_text(encoding="utf-8").split("**Test it.**")[1].split("```")[1]
     assert {line.strip() for line in command.splitlines()[1:]} <= lines
-    versions = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
+    versions = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert re.findall(r'"(3\.\d+)"', workflow) == versions
 
 
@@ -361,7 +361,7 @@ def test_ruff():
 
 
 #: lines of the package, its model's files, a file, a function: a reader's evenings. What is added is paid for.
-BUDGET = {"package": 4300, "model": 740, "file": 350, "function": 60}
+BUDGET = {"package": 4273, "model": 700, "file": 350, "function": 60}
 MODEL = ("errors", "bijection", "masks", "coupling", "scaling", "prior", "model")
 
 
