@@ -109,7 +109,9 @@ def test_the_workflow_runs_the_readmes_commands():
     lines = {line.strip() for line in workflow.splitlines()}
     command = (ROOT / "README.md").read_text(encoding="utf-8").split("**Test it.**")[1].split("```")[1]
     assert {line.strip() for line in command.splitlines()[1:]} <= lines
-    versions = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    versions = re.findall(
+        r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    )
     assert re.findall(r'"(3\.\d+)"', workflow) == versions
 
 
