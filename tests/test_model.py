@@ -21,7 +21,7 @@ def test_architecture_row_by_row(full_model):
     one_layer += [("Linear", 1000, 1_001_000), ("LeakyReLU", 1000, 0)] * 4
     one_layer += [("Linear", 784, 784_784)]
     expected = [*one_layer * 4, ("Scaling", 784, 784)]
-    table = summary(full_model, (1, 784), verbose=0)
+    table = summary(full_model, (1, 784), verbose=0, device="cpu")  # else it moves the model to a GPU
     rows = [row for row in table.summary_list if row.is_leaf_layer]
     assert len(rows) == len(expected) == 45
     for row, (kind, width, parameters) in zip(rows, expected, strict=True):

@@ -21,6 +21,12 @@ def test_logistic_closed_form():
     assert torch.allclose(StandardLogistic().log_prob(Z), closed.log(), atol=1e-9)
 
 
+def test_the_logistic_density_is_smooth_at_its_peak():
+    z = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(StandardLogistic().log_prob(z).sum(), z, create_graph=True)
+    assert slope.item() == 0 and torch.autograd.grad(slope.sum(), z)[0].item() == -0.5
+
+
 @both
 def test_against_torch_distributions(prior):
     z = torch.linspace(-8, 8, 101, dtype=torch.float64)
