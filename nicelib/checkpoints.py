@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nicelib.errors import InputError, as_path, cause
+from nicelib.errors import InputError, as_path, cause, shown
 from nicelib.model import NICE
 
 PATIENCE = 10.0  # seconds that a pipe may be without a reader
@@ -135,7 +135,7 @@ def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = N
     model = unwrap(model)
     check_config(model)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InputError(f"dtype = {dtype!r}; expected a floating-point one, such as torch.float16")
+        raise InputError(f"dtype = {shown(dtype)}; expected a floating-point one, such as torch.float16")
     tensors = {
         name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous()
         for name, t in model.state_dict().items()
@@ -148,7 +148,7 @@ def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = N
         except (AttributeError, TypeError, ValueError):
             text = ""
         if not text or key in (*metadata, "sha256"):
-            raise InputError(f"{key} = {value!r} for the header; expected JSON values under names of their own")
+            raise InputError(f"{key} = {shown(value)} for the header; expected JSON values under names of their own")
         metadata[key] = text
     metadata["sha256"] = _seal(tensors, metadata)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))

@@ -28,7 +28,10 @@ def main(argv: list[str] | None = None) -> int:
         try:
             try:
                 args = _parser(*argv[:1]).parse_args(argv)
-                args.run(args)
+                import torch  # a command has imported it by now, but --help does not come here
+
+                with torch.random.fork_rng(devices=[]):
+                    args.run(args)
             finally:
                 if sys.stdout:
                     sys.stdout.flush()

@@ -12,10 +12,16 @@ class InputError(ValueError):
     """Bad input from the caller: the message names the value, what was expected and what to do."""
 
 
+def shown(value: object) -> str:
+    """A value as a message names it: on one line, and no longer than that."""
+    text = " ".join(repr(value).split())
+    return text if len(text) < 80 else f"{text[:75]} ..."
+
+
 def one_of(name: str, value: object, known: Collection[object]) -> None:
     """Raise :class:`InputError` unless ``value`` is one of the ``known``."""
     if not isinstance(value, str) or value not in known:
-        raise InputError(f"{name} = {value!r}; expected one of {', '.join(map(str, known))}")
+        raise InputError(f"{name} = {shown(value)}; expected one of {', '.join(map(str, known))}")
 
 
 def plain(name: str, value: Any, kind: type) -> Any:
@@ -30,7 +36,7 @@ def plain(name: str, value: Any, kind: type) -> Any:
     except (TypeError, ValueError, OverflowError, RuntimeError):
         pass
     wanted = {str: "text", int: "a whole number", float: "a finite number"}[kind]
-    raise InputError(f"{name} = {value!r}; expected {wanted}")
+    raise InputError(f"{name} = {shown(value)}; expected {wanted}")
 
 
 def at_least(low: int, **values: Any) -> list[int]:
@@ -45,7 +51,7 @@ def at_least(low: int, **values: Any) -> list[int]:
 def as_path(path: Any) -> Path:
     """The path of a file or folder, ``~`` being one's home; :class:`InputError` for what can be none."""
     if not isinstance(path, str | os.PathLike) or "\0" in str(path):
-        raise InputError(f"path = {path!r}; expected the name of a file or folder")
+        raise InputError(f"path = {shown(path)}; expected the name of a file or folder")
     return Path(os.path.expanduser(path))
 
 

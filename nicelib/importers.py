@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError, cause
+from nicelib.bijection import check_tensor
+from nicelib.errors import InputError, as_path, cause
 from nicelib.model import NICE
 
 
@@ -56,7 +57,9 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         InputError: no such file, or not one that ``weights_only=True`` reads.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(as_path(path), map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path} cannot be read ({reason}); name a file that torch.save wrote") from error
@@ -73,7 +76,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
 def read_mean(path: str | Path) -> Tensor:
     """A mean image that ``torch.save`` wrote, any shape; InputError where the file holds something else."""
     try:
-        mean = torch.load(path, map_location="cpu", weights_only=True)
+        mean = torch.load(as_path(path), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = cause(error)[:100]
         raise InputError(f"the mean {path} cannot be read ({reason}); give a tensor's file, mnist, or none") from error
@@ -183,8 +186,8 @@ def _take(tensors: dict[str, Any], name: str, shape: tuple[int, ...] | None = No
     tensor = _tensor(tensors, name)
     if shape and tensor.shape != shape:
         raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
-    if not tensor.is_floating_point() or not tensor.isfinite().all():
-        raise InputError(f"{name} holds NaN, infinity or no floating-point numbers; expected finite weights")
+    finite = lambda t: t.is_floating_point() and t.isfinite().all()  # noqa: E731
+    check_tensor(name, tensor, "finite floating-point weights", finite)
     return tensors.pop(name)
 
 

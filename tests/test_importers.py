@@ -104,9 +104,8 @@ def twin(request):
 def assert_same(twin, model, x, mean=0.0):
     z, log_det = twin.f(x - mean)
     nats = (-F.softplus(z) - F.softplus(-z)).sum(1) + log_det
-    assert (model(x)[0] - z).abs().max() < 1e-9
-    assert (model.log_prob(x) - nats).abs().max() < 1e-9
-    assert (model.inverse(z) - x).abs().max() < 1e-9
+    for mine, theirs in ((model(x)[0], z), (model.log_prob(x), nats), (model.inverse(z), x)):
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_a_twin_agrees(twin):
@@ -142,9 +141,9 @@ def test_what_the_checkpoint_says_and_what_is_given():
     [
         (lambda s: s.pop("coupling.1.mid_block.0.0.bias"), "coupling.1.mid_block.0.0.bias is missing"),
         (lambda s: s.update(extra=torch.zeros(2)), "extra is left over"),
-        (lambda s: s["scaling.scale"].fill_(torch.nan), "scaling.scale holds NaN"),
+        (lambda s: s["scaling.scale"].fill_(torch.nan), "scaling.scale of .*expected finite"),
         (lambda s: s.update({"coupling.2.out_block.weight": torch.zeros(3, 3)}), r"has shape \(3, 3\); expected \(6, 7\)"),
-        (lambda s: s.update({"coupling.2.out_block.bias": torch.zeros(6, dtype=torch.int64)}), "no floating-point numbers"),
+        (lambda s: s.update({"coupling.2.out_block.bias": torch.zeros(6, dtype=torch.int64)}), "expected finite floating-point"),
         (lambda s: s.pop("scaling.scale"), "none of their names is a known family's"),
         (lambda s: (s.clear(), s.update(c=torch.zeros(1, 1, 3, 3))), "convolutions"),
         (lambda s: (s.clear(), s.update({"bn.running_mean": torch.zeros(3)})), "BatchNorm"),

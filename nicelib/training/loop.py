@@ -224,7 +224,7 @@ class _Run:
                     part.load_state_dict(saved[name])
                 self.state = {key: saved["state"][key] for key in self.state}
                 self.losses.copy_(saved["losses"])
-            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            except Exception as error:
                 raise damaged(self.out / "resume.pt", error) from error
         elif self.config.init == "data":
             start = self.pixels[order_of_epoch(self.generator, self.config, 0, len(self.pixels))[:10_000]]

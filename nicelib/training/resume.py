@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -127,16 +126,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         before |= {"machine": saved["machine"]}
     except PermissionError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); ask its owner, or choose another --out") from error
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, AssertionError, ...
         raise damaged(path, error) from error
     return saved, before
 
