@@ -1,5 +1,6 @@
 """The site: this repository as pages. Nothing is executed, nothing fetched: ``sphinx-build -W -c docs . site``."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -47,12 +48,19 @@ def read_notebook(text):
     """A notebook whose hidden cells are folded, and whose pictures are described, on the page too."""
     notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # Jupyter's anchors keep a heading's capitals, the page's do not
+            cell.source = re.sub(r"(?<=\]\()[^)\s]*#[^)\s]+", lambda link: lowered(link[0]), cell.source)
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-cell"]
         for output in cell.get("outputs", []):
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell.metadata["mystnb"] = {"image": {"alt": alt}}
     return notebook
+
+
+def lowered(link):
+    page, anchor = link.split("#")
+    return link if "://" in page else f"{page}#{anchor.lower()}"
 
 
 def add_contents(app, docname, source):
