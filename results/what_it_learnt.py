@@ -1,12 +1,12 @@
-"""What the shipped weights learnt, measured on all of MNIST and Fashion-MNIST (python results/what_it_learnt.py).
+"""What the shipped weights learnt, measured on all of MNIST and Fashion-MNIST (python results/what_it_learnt.py [PART ...]).
 
-Needs both data sets (NICE_DATA_DIR) and about half an hour of two CPU cores; writes what_it_learnt.json beside itself. Notebook 09
-asks the same questions of the 5,000 digits in the package, and quotes these figures.
+Needs both data sets (NICE_DATA_DIR) and about half an hour of two CPU cores; writes what_it_learnt.json beside itself, all of it
+or the parts that are named. Notebook 09 asks the same questions of the 5,000 digits in the package, and quotes these figures.
 """
 
+import argparse
 import json
 import math
-import subprocess
 from pathlib import Path
 
 import torch
@@ -225,24 +225,24 @@ def main() -> None:
     train, labels = load_digits("mnist", "train")
     validation, (test, test_labels) = load_pixels("mnist", "validation"), load_digits("mnist", "test")
     x_test = dequantise(test, seeded())
-    z_test, z_validation = codes(x_test), codes(dequantise(validation, seeded(1)))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     parts = {
-        "independence": lambda: independence(x_test, z_test),
-        "further_layer": lambda: further_layer(z_validation, z_test),
+        "independence": lambda: independence(x_test, codes(x_test)),
+        "further_layer": lambda: further_layer(codes(dequantise(validation, seeded(1))), codes(x_test)),
         "other_images": lambda: other_images(test),
         "spectrum": lambda: spectrum(train),
         "samples": lambda: samples(dequantise(train, seeded()), labels, x_test, test_labels),
         "importance": lambda: importance(test),
     }
-    record = {"command": "python results/what_it_learnt.py", "commit": commit, "torch": torch.__version__}
-    for name, part in parts.items():
-        record[name] = part()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="*", help=f"one or more of {', '.join(parts)} (default: all)")
+    wanted = parser.parse_args().part or list(parts)
+    path = Path(__file__).with_suffix(".json")
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in wanted:
+        record[name] = {"torch": torch.__version__} | parts[name]()
         print(name, json.dumps(record[name], indent=1), flush=True)
-    text = json.dumps(json.loads(json.dumps(record), parse_float=lambda v: float(f"{float(v):.6g}")), indent=1)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        short = json.loads(json.dumps(record), parse_float=lambda v: float(f"{float(v):.6g}"))
+        path.write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
