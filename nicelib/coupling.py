@@ -141,11 +141,8 @@ class AdditiveCoupling(_Coupling):
     deviation; it could be folded into the last layer's weights.
 
     Args:
-        mask: bool (D,), True = kept.
+        mask: bool (D,), True = kept; some must be, and some not.
         conditioner: m, any module (B, D) -> (B, D). It sees zeros in place of the moved entries.
-
-    Raises:
-        InputError: a mask that is not bool (D,) or keeps all or nothing; a conditioner of another output shape.
 
     >>> from nicelib.masks import parity_mask
     >>> layer = AdditiveCoupling(parity_mask(4), nn.Linear(4, 4))

@@ -124,9 +124,6 @@ class NICE(Bijection):
         Args:
             temperature: 1 samples the model; below 1, closer to the mode; 0, the mode of z alone.
             generator: source of the uniform numbers; its device may differ from the model's.
-
-        Raises:
-            InputError: a negative ``n``, a negative or infinite ``temperature``.
         """
         (n,), temperature = at_least(0, n=n), plain("temperature", temperature, float)
         if temperature < 0:
