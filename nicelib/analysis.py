@@ -9,9 +9,10 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from nicelib.bijection import check_tensor
 from nicelib.coupling import AffineCoupling
-from nicelib.data import side_of
+from nicelib.data import dequantise, side_of
 from nicelib.errors import InputError, at_least, plain
 from nicelib.model import NICE
+from nicelib.training.start import initialise_from_data
 
 
 @torch.no_grad()
@@ -38,6 +39,42 @@ def nats_per_pixel(model: NICE, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def decode(model: NICE, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes z (B, D) -> images f^-1(z) (B, D) and their log p (B,), nats.
+
+    >>> model = NICE(dim=4, mid_dim=8, hidden=1)
+    >>> x, nats = decode(model, torch.randn(2, 4))
+    >>> torch.allclose(nats, model.log_prob(x))
+    True
+    """
+    x = model.inverse(z)
+    if model.config["coup_type"] == "affine":
+        return x, model.log_prob(x)
+    return x, model.prior.log_prob(z).sum(1) + model.scaling.log_scale.sum()  # additive layers keep volumes
+
+
+@torch.no_grad()
+def states(model: NICE, x: Tensor) -> Tensor:
+    """x (B, D) and what each layer makes of it, from layer 0 to the scaling layer, whose state is z: (layers + 1, B, D).
+
+    >>> states(NICE(dim=4, mid_dim=8, hidden=1), torch.rand(2, 4)).shape
+    torch.Size([6, 2, 4])
+    """
+    passed = [x]
+    for layer in model.layers:
+        passed.append(layer(passed[-1])[0])
+    return torch.stack(passed)
+
+
+def one_logistic_a_pixel(pixels: Tensor) -> NICE:
+    """A start from data without training: every pixel by itself, with its own mean and width; uint8 (N, D) -> a tiny model."""
+    with torch.random.fork_rng(devices=[]):
+        model = NICE(pixels.shape[1], mid_dim=2, hidden=1)
+        initialise_from_data(model, dequantise(pixels, torch.Generator().manual_seed(0)))
+    return model
+
+
+@torch.no_grad()
 def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
     """From image a to image b twice: straight between their codes, and straight between their pixels.
 
@@ -61,9 +98,9 @@ def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
     check_tensor("ends", ends, f"two images, (2, {model.dim})", lambda ends: ends.shape == (2, model.dim))
     z, _ = model(ends)
     t = torch.linspace(0, 1, steps).to(ends)[:, None]
-    code, pixels = model.inverse((1 - t) * z[0] + t * z[1]), (1 - t) * ends[0] + t * ends[1]
-    nats = {"code_nats": model.log_prob(code), "pixels_nats": model.log_prob(pixels)}
-    return {"code": code, "pixels": pixels} | nats
+    code, code_nats = decode(model, (1 - t) * z[0] + t * z[1])
+    pixels = (1 - t) * ends[0] + t * ends[1]
+    return {"code": code, "pixels": pixels, "code_nats": code_nats, "pixels_nats": model.log_prob(pixels)}
 
 
 def widest_first(model: NICE) -> Tensor:

@@ -1,24 +1,31 @@
-"""The explorer without a browser: turn a control as a hand would, look at the state."""
+"""The explorer without a browser: set a control as a hand would, look at what the page is sent."""
 
 import io
 import threading
 
+import numpy as np
 import pytest
 import torch
 from conftest import randomise
 from PIL import Image
 
-from nicelib import NICE, InputError, data, load_pretrained, pretrained
+from nicelib import NICE, InputError, data, load_pretrained, plotting, pretrained
+from nicelib.analysis import keep_widest, walks
 from nicelib.checkpoints import read_header
-from nicelib.explorer import SampleExplorer, nats_per_pixel
-from nicelib.explorer.tab import within
+from nicelib.data import quantise
+from nicelib.explorer import SampleExplorer
+from nicelib.explorer.controls import text_of
+from nicelib.inpainting import PARTS
 from nicelib.pretrained import WEIGHTS, load_test_nats
 
 
+def make_model(seed=0, **options):
+    return randomise(NICE(dim=64, mid_dim=16, hidden=2, **options), seed)
+
+
 def make_explorer(**options):
-    model = randomise(NICE(dim=64, mid_dim=16, hidden=2, **options))
     digits = torch.randint(0, 256, (30, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    return SampleExplorer(model, digits)
+    return SampleExplorer(make_model(**options), digits)
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +33,42 @@ def explorer():
     return make_explorer()
 
 
+@pytest.fixture(autouse=True)
+def start_afresh(request):
+    """Each test finds the controls as they are at first."""
+    yield
+    if "explorer" in request.fixturenames:
+        explorer = request.getfixturevalue("explorer")
+        explorer.inpainting.stop()
+        explorer.page.set_trait("values", {name: defaults(tab) for name, tab in explorer.tabs.items()})
+        explorer.page.tab, explorer.page.chosen = "sample", list(explorer.models)[:1]
+        explorer.settle()
+
+
+def defaults(tab):
+    return {name: control["value"] for name, control in tab.controls.items()}
+
+
 def drawn(tab):
-    """The picture as it stands once everything is drawn."""
+    """What the page shows once everything is drawn: one scene."""
     tab.explorer.settle()
-    assert tab.error is None, tab.text.value
-    return tab.picture.value
+    assert tab.error is None, tab.error
+    picture = getattr(tab.explorer.page, tab.name)
+    assert not picture["said"]
+    return picture["scenes"][0]
+
+
+def panels(scene):
+    return {panel["title"]: panel for _, row in scene["rows"] for panel in row}
+
+
+def pixels(panel):
+    return torch.frombuffer(bytearray(panel["data"]), dtype=torch.uint8).view(panel["count"], -1)
+
+
+def click(explorer, action):
+    """What the page sends when a button is pressed."""
+    explorer.page._handle_custom_msg({"do": action}, [])
 
 
 @pytest.mark.parametrize("options", [{}, {"coup_type": "affine", "latent": "normal"}], ids=["additive", "affine"])
@@ -38,250 +76,403 @@ def drawn(tab):
 def test_every_tab_draws_a_picture(options, dtype):
     explorer = make_explorer(**options)
     explorer.model.to(dtype)
-    for tab in explorer.tabs:
-        picture = Image.open(io.BytesIO(tab.show().data)).convert("L")
-        assert picture.width > 100 and len(set(picture.tobytes())) > 10
-        assert "nats" in tab.text.value or "pixels" in tab.text.value
-        assert tab.look_for and tab.title
-        labelled = [
-            w for w in within(tab.box) if getattr(w, "description", None) and hasattr(w.style, "description_width")
-        ]
-        assert labelled and {w.layout.width for w in labelled} == {"390px"}  # one below the other
-        for control in tab.controls.values():
-            assert getattr(control, "description", None) or control is explorer.likelihood.pad
+    for name, tab in explorer.tabs.items():
+        explorer.page.tab = name
+        scene = drawn(tab)
+        assert scene["text"].count("<b>") >= 1
+        for panel in panels(scene).values():
+            if panel["kind"] != "chart":
+                assert len(set(panel["data"])) > 5, panel["title"]
+        file = io.BytesIO()
+        tab.figure().savefig(file)
+        still = Image.open(file).convert("L")
+        assert still.width == 720 and len(set(still.tobytes())) > 10
+
+
+def test_every_control_and_button_explains_itself(explorer):
+    for tab in explorer.page.tabs:
+        assert tab["look_for"] and tab["title"] and (not tab["takes"] or tab["takes"] in tab["controls"])
+        for control in tab["controls"].values():
+            assert len(control["tip"].split()) > 2 and control["label"]
+        for label, tip, action in tab["actions"]:
+            assert label and len(tip.split()) > 2
+            assert isinstance(action, str) or set(action) <= set(tab["controls"])
 
 
 CHANGES = [
     *[("sample", name, value) for name, value in {"seed": 5, "number": 9, "temperature": 0.4}.items()],
-    *[("code_space", name, value) for name, value in {"a": 7, "b": 8, "t": 0.9}.items()],
-    *[("spectrum", name, value) for name, value in {"k": 3, "digit": 4, "rank": 20, "value": -3.0}.items()],
+    *[("code_space", name, value) for name, value in {"chain": [7, 8, 9]}.items()],
+    *[("layers", name, value) for name, value in {"image": 3, "seed": 4}.items()],
+    *[("spectrum", name, value) for name, value in {"k": 3, "image": 4, "rank": 20, "value": -3.0}.items()],
     *[("likelihood", name, value) for name, value in {"right": 1, "down": -1, "turn": 45, "noise": 0.1}.items()],
-    ("likelihood", "pad", bytes(64)),
-    *[("inpainting", name, value) for name, value in {"digit": 9, "part": "left", "seed": 3}.items()],
+    ("likelihood", "image", text_of(torch.zeros(64, dtype=torch.uint8))),
+    *[("inpainting", name, value) for name, value in {"image": 9, "part": "left", "seed": 3}.items()],
+    ("inpainting", "part", text_of(torch.arange(64) % 3 == 0)),
 ]
 
 
 @pytest.mark.parametrize(("tab", "control", "value"), CHANGES)
 def test_a_control_changes_the_picture(explorer, tab, control, value):
-    tab = getattr(explorer, tab)
-    tab.request()
+    explorer.page.tab = tab
+    tab = explorer.tabs[tab]
     before = drawn(tab)
-    assert tab.controls[control].value != value
-    tab.controls[control].value = value
-    assert drawn(tab) != before
+    assert tab.values[control] != value
+    tab.set(**{control: value})
+    assert drawn(tab)["rows"] != before["rows"]
+
+
+def test_time_costs_no_picture(explorer):
+    explorer.page.tab = "code_space"
+    drawn(explorer.code_space)
+    count = explorer.code_space.drawn
+    explorer.code_space.set(t=0.25)
+    drawn(explorer.code_space)
+    assert explorer.code_space.drawn == count and explorer.code_space.values["t"] == 0.25
+
+
+def test_a_tab_is_drawn_when_it_is_looked_at_and_not_twice(explorer):
+    explorer.spectrum.set(k=5)
+    explorer.settle()
+    explorer.page.tab = "spectrum"
+    scene, count = drawn(explorer.spectrum), explorer.spectrum.drawn
+    assert "what 5 of 64 dimensions explain" in panels(scene)
+    for tab in ("sample", "spectrum"):
+        explorer.page.tab = tab
+    explorer.settle()
+    assert explorer.spectrum.drawn == count
 
 
 def test_only_the_newest_value_is_drawn(explorer):
     tab = explorer.sample
-    tab.controls["temperature"].value = 1.0
-    drawn(tab)
     free, count = threading.Event(), tab.drawn
     explorer.worker.submit("something slow", free.wait)
     for temperature in torch.linspace(0, 0.95, 20).tolist():
-        tab.controls["temperature"].value = temperature
+        tab.set(temperature=temperature)
     free.set()
     newest = drawn(tab)
     assert tab.drawn == count + 1
-    assert newest == tab.show(temperature=0.95).data
+    tab.request()
+    assert newest == drawn(tab)
 
 
 def test_an_error_is_shown_and_does_not_stop_the_explorer(explorer, monkeypatch):
     tab = explorer.sample
-    before = tab.show().data
-    monkeypatch.setattr(explorer.model, "sample", lambda *_: 1 / 0)
+    before = drawn(tab)
+    monkeypatch.setattr(explorer.model, "inverse", lambda *_: 1 / 0)
     tab.request()
     explorer.settle()
-    assert "ZeroDivisionError" in tab.text.value and tab.picture.value == before
+    assert "ZeroDivisionError" in explorer.page.sample["said"] and explorer.page.sample["scenes"] == [before]
     with pytest.raises(ZeroDivisionError):
-        tab.show()
+        tab.figure()
     monkeypatch.undo()
-    assert tab.show().data == before and "nats" in tab.text.value
-    with pytest.raises(InputError, match="'heat' is no control of this tab; expected one of seed, number, temperature"):
-        tab.show(heat=1)
+    tab.request()
+    assert drawn(tab) == before
+
+
+@pytest.mark.parametrize(
+    ("tab", "values", "message"),
+    [
+        ("sample", {"heat": 1}, "'heat' is no control of this tab; expected one of seed, number, temperature"),
+        ("sample", {"temperature": 2}, "temperature = 2; expected a number from 0 to 1.5"),
+        ("sample", {"number": "9"}, "number = '9'; expected a number from 1 to 100"),
+        ("sample", {"seed": True}, "seed = True; expected a number"),
+        ("sample", {"models": ["mine"]}, r"models = \['mine'\]; expected some of this model"),
+        ("code_space", {"chain": [3]}, r"chain = \[3\]; expected a list of two images or more"),
+        ("code_space", {"chain": [3, 30]}, "chain = 30; expected the number of a digit, 0 to 29, or pixels"),
+        ("likelihood", {"image": "abc"}, "'abc' is no image; expected a digit's number, or pixels in base64"),
+        ("likelihood", {"image": "abcd"}, "an image of 3 pixels; expected 64"),
+        ("likelihood", {"image": torch.zeros(64)}, "image of 64 torch.float32; expected 64 torch.uint8 pixels"),
+        ("likelihood", {"image": torch.zeros(63).byte()}, "image of 63 torch.uint8; expected 64"),
+        ("inpainting", {"rule": "mine"}, "rule = 'mine'; expected one of preconditioned, paper"),
+        ("inpainting", {"part": "half"}, "an image of 3 pixels; expected 64"),
+    ],
+)
+def test_bad_values_are_named(explorer, tab, values, message):
+    for act in (explorer.tabs[tab].figure, explorer.tabs[tab].set):
+        if "models" in values and act.__name__ == "set":
+            continue
+        with pytest.raises(InputError, match=message):
+            act(**values)
+
+
+def test_a_picture_without_a_page_moves_nothing(explorer, monkeypatch):
+    explorer.settle()
+    before, count, shown = dict(explorer.page.values), explorer.sample.drawn, []
+    monkeypatch.setattr(plotting, "show", lambda figure, alt: shown.append(alt))
+    explorer.sample.show(temperature=0.5, number=4)
+    explorer.likelihood.show(image=torch.zeros(64, dtype=torch.uint8))
+    explorer.settle()
+    assert explorer.page.values == before and explorer.sample.drawn == count
+    assert "The tab Sample (4 samples, |z|: how far from the mode)." in shown[0] and "<b>" not in shown[0]
+    assert "mean log-likelihood of these 4" in shown[0] and "likelier than" in shown[1]
 
 
 def test_sample_is_the_models(explorer):
-    tab = explorer.sample
-    tab.show(seed=3, number=7, temperature=0.5)
+    explorer.sample.set(seed=3, number=7, temperature=0.5)
+    scene = drawn(explorer.sample)
     x = explorer.model.sample(7, 0.5, torch.Generator().manual_seed(3))
-    assert f"{explorer.model.log_prob(x).mean():.1f} nats" in tab.text.value
-    tab.new_button.click()
-    assert tab.controls["seed"].value == 4
+    nats = explorer.model.log_prob(x)
+    assert f"{nats.mean():,.1f} nats" in scene["text"]
+    panel = panels(scene)["7 samples"]
+    assert torch.equal(pixels(panel), quantise(x)) and panel["captions"] == [f"{v:,.0f}" for v in nats.tolist()]
+    with torch.no_grad():
+        assert f"|z| = {explorer.model(x)[0].norm(dim=1).mean():.1f}" in scene["text"]
 
 
 def test_save_as_png(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tab = explorer.sample
-    tab.show(seed=3, number=7, temperature=0.5)
-    tab.save_button.click()
+    for _ in range(2):
+        click(explorer, "save")
+        explorer.settle()
+    (path,) = tmp_path.iterdir()  # the same picture, the same name
+    assert Image.open(path).width == 1440 and str(path) in explorer.page.sample["said"]
+    path.unlink()
+    path.mkdir()  # cannot be written over
+    click(explorer, "save")
     explorer.settle()
-    path = tmp_path / "nice_samples_seed3_t0.50.png"
-    assert path.read_bytes() == tab.picture.value and str(path) in tab.text.value
-    (tmp_path / "nice_samples_seed4_t0.50.png").mkdir()  # cannot be written over
-    tab.show(seed=4)
-    tab.save_button.click()
+    assert "could not write" in explorer.page.sample["said"] and path.is_dir()
+
+
+def test_only_a_tabs_own_buttons_do_anything(explorer):
+    for action in ("close", "request", "__init__", None):
+        click(explorer, action)
+    count = explorer.sample.drawn
     explorer.settle()
-    assert "could not write" in tab.text.value and len(list(tmp_path.iterdir())) == 2
+    assert not explorer.worker.closed and explorer.sample.drawn == count
 
 
-def test_a_picture_is_saved_under_its_own_name(explorer, tmp_path, monkeypatch):
-    """Save, new samples, save, while the worker is busy with something else."""
-    monkeypatch.chdir(tmp_path)
-    tab = explorer.sample
-    first = tab.show(seed=0, number=4, temperature=1.0).data
-    free = threading.Event()
-    explorer.worker.submit("something slow", free.wait)
-    for button in (tab.save_button, tab.new_button, tab.save_button):
-        button.click()
-    free.set()
-    second = drawn(tab)
-    assert (tmp_path / "nice_samples_seed0_t1.00.png").read_bytes() == first
-    assert (tmp_path / "nice_samples_seed1_t1.00.png").read_bytes() == second != first
-
-
-def test_walks_are_straight(explorer):
+def test_a_chain_is_walked_leg_by_leg(explorer):
+    explorer.page.tab = "code_space"
     with torch.no_grad():
-        walk = explorer.code_space.walk(2, 11)
-        z, _ = explorer.model(walk["code"])
-    ends = explorer.noisy(explorer.digits[[2, 11]])
-    for path in ("code", "pixels"):
-        assert torch.allclose(walk[path][[0, -1]], ends, atol=1e-4)
-        assert torch.allclose(walk[f"{path}_nats"], explorer.model.log_prob(walk[path]), atol=1e-3)
-    assert torch.allclose(z.diff(dim=0), z.diff(dim=0)[:1], atol=1e-3)
-    assert torch.allclose(walk["pixels"].diff(dim=0), walk["pixels"].diff(dim=0)[:1], atol=1e-5)
+        walk = explorer.code_space.walk(explorer.model, [2, 11, 5])
+        legs = [walks(explorer.model, explorer.noisy(explorer.digits[[a, b]]), 26) for a, b in ((2, 11), (11, 5))]
+    for name, values in walk.items():
+        assert torch.equal(values, torch.cat([leg[name] for leg in legs])), name
+    explorer.code_space.set(chain=[2, 11, 5])
+    (player,) = [panel for _, row in drawn(explorer.code_space)["rows"] for panel in row if panel["kind"] == "play"]
+    frames = torch.frombuffer(bytearray(player["data"]), dtype=torch.uint8).view(2, player["frames"], 64)
+    assert torch.equal(frames[0], quantise(walk["code"])) and torch.equal(frames[1], quantise(walk["pixels"]))
 
 
-def test_spectrum_keeps_the_widest_dimensions(explorer):
-    z, s = torch.randn(2, 64), explorer.model.scaling.log_scale
-    assert torch.equal(explorer.spectrum.keep(z, 64), z) and not explorer.spectrum.keep(z, 0).any()
-    kept = explorer.spectrum.keep(z, 10)[0] != 0
-    assert kept.sum() == 10 and s[kept].max() < s[~kept].min()
+def test_layers_show_every_state_there_and_back(explorer):
+    explorer.page.tab = "layers"
+    (player,) = [panel for _, row in drawn(explorer.layers)["rows"] for panel in row if panel["kind"] == "play"]
+    frames = torch.frombuffer(bytearray(player["data"]), dtype=torch.uint8).view(2, 6, 64).double()
+    assert player["names"] == ["x", *(f"after layer {i}" for i in (1, 2, 3, 4)), "z, scaled"]
+    with torch.no_grad():
+        state = explorer.noisy(explorer.digits[explorer.layers.values["image"]][None])
+        z = explorer.model.prior.sample((1, 64), torch.Generator().manual_seed(0))
+        back = explorer.model.inverse(z)
+        for i, layer in enumerate([None, *explorer.model.layers]):
+            state, back = (state, back) if layer is None else (layer(state)[0], layer(back)[0])
+            for track, values, at in ((0, state, i), (1, back, 5 - i)):
+                shade = 256 * (0.5 + values[0] / (12 if i == 5 else 2)).clamp(0, 0.9999)
+                assert (frames[track, at] - shade.floor()).abs().max() <= 1, (track, i)
 
 
 @pytest.mark.parametrize("rank", [0, 20, 63])
 def test_spectrum_turns_the_dimension_of_that_rank(explorer, rank):
-    explorer.spectrum.show(digit=4, rank=rank, value=9.0)
+    explorer.page.tab = "spectrum"
+    explorer.spectrum.set(image=4, rank=rank, value=9.0, k=10)
+    scene = drawn(explorer.spectrum)
     with torch.no_grad():
-        z, _ = explorer.model(explorer.noisy(explorer.digits[4:5]))
+        z, _ = explorer.model(explorer.noisy(torch.cat((explorer.spectrum.some, explorer.digits[4:5]))))
         d = explorer.model.scaling.log_scale.argsort()[rank]
         turned = z.clone()
-        turned[0, d] = 9.0
-        change = (explorer.model.inverse(turned) - explorer.model.inverse(z)).abs()
-    text = explorer.spectrum.text.value
-    assert f"pixel in row {d // 8}, column {d % 8}," in text
-    assert f"<b>{(change > 0.02).sum()} pixels</b>" in text and f"farthest by {change.max():.2f}" in text
+        turned[-1, d] = 9.0
+        change = (explorer.model.inverse(turned) - explorer.model.inverse(z))[-1].abs()
+        kept = explorer.model.inverse(keep_widest(explorer.model, z[:-1], 10))
+    assert f"pixel in row {d // 8}, column {d % 8}," in scene["text"]
+    assert (
+        f"<b>{(change > 0.02).sum()} pixels</b>" in scene["text"] and f"farthest by {change.max():.2f}" in scene["text"]
+    )
+    shown = pixels(panels(scene)["what 10 of 64 dimensions explain"]).int()
+    assert (shown - quantise(kept).int()).abs().max() <= 1
 
 
-def test_likelihood_image(explorer):
-    tab, digit = explorer.likelihood, explorer.digits[3]
-    pad, square = digit.numpy().tobytes(), digit.view(8, 8)
-    assert torch.equal(tab.image(pad)[0], digit)
-    moved = tab.image(pad, right=2, down=-1).view(8, 8)
-    assert torch.equal(moved[:-1, 2:], square[1:, :-2]) and not moved[-1].any() and not moved[:, :2].any()
-    assert torch.equal(tab.image(pad, turn=90).view(8, 8), square.rot90())
-    assert torch.equal(tab.image(pad, turn=180, right=1).view(8, 8)[:, 1:], square.rot90(2)[:, :-1])
-    assert not torch.equal(tab.image(pad, noise=0.1)[0], digit)
-    with pytest.raises(InputError, match="a pad of 3 pixels; expected 64"):
-        tab.image(b"abc")
+def test_likelihood_says_what_the_model_sees_and_what_was_done_to_it(explorer):
+    explorer.page.tab = "likelihood"
+    tab, square = explorer.likelihood, explorer.digits[3].view(8, 8)
+
+    def seen(**values):
+        tab.set(**defaults(tab) | {"image": 3} | values)
+        scene = drawn(tab)
+        return pixels(panels(scene)["what the model sees"]).view(8, 8), scene["text"]
+
+    image, text = seen()
+    x = explorer.noisy(explorer.digits[3:4])
+    own, nats = explorer.model.log_prob(x).item(), explorer.held_out(explorer.model)[0]
+    assert torch.equal(image, square) and "applied: nothing" in text
+    assert f"<b>{own:,.1f} nats</b>" in text and f"<b>{(nats < own).sum()} of 30</b> held-out digits" in text
+    image, text = seen(right=2, down=-1)
+    assert torch.equal(image[:-1, 2:], square[1:, :-2]) and not image[-1].any() and not image[:, :2].any()
+    assert "applied: shift right 2, shift down -1" in text
+    image, text = seen(turn=90)
+    assert torch.equal(image, square.rot90()) and "applied: turn 90" in text
+    assert not torch.equal(seen(noise=0.1)[0], square)
+    field = panels(drawn(tab))["nats a pixel gives"]
+    assert abs(np.frombuffer(field["values"], np.float32).sum() - float(text_nats(drawn(tab)["text"]))) < 0.1
 
 
-def test_pad_loads_digits_and_clears(explorer):
-    tab = explorer.likelihood
-    tab.digit.value = 5
-    assert tab.pad.value == explorer.digits[5].numpy().tobytes()
-    nats = explorer.model.log_prob(explorer.noisy(explorer.digits[5:6])).item()
-    tab.show(right=0, down=0, turn=0, noise=0)
-    assert f"{nats:,.1f} nats" in tab.text.value
-    tab.clear_button.click()
-    assert tab.pad.value == bytes(64)
+def text_nats(text):
+    return text.split("<b>")[1].split(" nats")[0].replace(",", "")
 
 
-@pytest.mark.parametrize("coup_type", ["additive", "affine"])
-def test_nats_per_pixel_add_up(coup_type):
-    model = randomise(NICE(dim=16, mid_dim=8, hidden=1, coup_type=coup_type))
-    x = torch.rand(5, 16)
-    assert torch.allclose(nats_per_pixel(model, x).sum(1), model.log_prob(x), atol=1e-4)
+def test_the_gauge_tells_where_a_code_lies(explorer):
+    explorer.page.tab = "likelihood"
+    explorer.likelihood.set(image=3)
+    gauge = panels(drawn(explorer.likelihood))["|z|: how far from the mode"]
+    with torch.no_grad():
+        length = explorer.model(explorer.noisy(explorer.digits[3:4]))[0].norm().item()
+    (mark,) = [line for line in gauge["lines"] if line["label"].startswith("this image")]
+    assert abs(10 ** mark["x"][0] - length) < 1e-3 * length
+    draws = next(line for line in gauge["lines"] if line["label"] == "draws from the prior")
+    commonest = 10 ** draws["x"][draws["y"].index(max(draws["y"]))]
+    assert 0.8 < commonest / (64 * explorer.model.prior.variance) ** 0.5 < 1.2  # where nearly all codes are
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_mask_hides_what_it_shows_on_the_pad(explorer, part):
+    explorer.page.tab = "inpainting"
+    explorer.inpainting.set(part=part)
+    visible = pixels(panels(drawn(explorer.inpainting))["visible"])[0]
+    mask = explorer.inpainting.controls["part"]["brush"][part]
+    hidden = explorer.inpainting.hidden(mask)
+    assert torch.equal(hidden, explorer.inpainting.hidden(part)) and 0 < hidden.sum() < 64
+    assert (visible[hidden] == 128).all() and torch.equal(visible[~hidden], explorer.digits[20][~hidden])
 
 
 def test_inpainting_runs_to_its_end(explorer):
-    tab = explorer.inpainting
-    start = tab.show(steps=50).data
-    assert len(tab.nats) == 51 and tab.progress.value == tab.progress.max == 50
-    assert not tab.running and tab.stop_button.disabled
+    explorer.page.tab, tab = "inpainting", explorer.inpainting
+    tab.set(steps=50)
+    click(explorer, "start")
+    scene = drawn(tab)
+    assert len(tab.nats) == 51 and "step 50 of 50" in scene["text"]
+    assert not tab.running and not explorer.page.inpainting["running"]
     assert (tab.nats[-1] > tab.nats[0]).all()
-    assert tab.show(rule="paper").data != start
+    tries = pixels(panels(scene)["4 tries, after 50 steps"])
+    hidden = tab.hidden("top")
+    assert torch.equal(tries[:, ~hidden], explorer.digits[20][~hidden].expand(4, -1))
+    figure = tab.figure(rule="paper")
+    assert figure.axes[2].get_title() == "4 tries, after 50 steps"
 
 
 def test_inpainting_stops_when_told_and_when_told_twice(explorer):
-    tab = explorer.inpainting
-    tab.show(steps=50, rule="preconditioned")
-    tab.stop_button.click()  # nothing is running
-    tab.controls["steps"].value = 3000
-    tab.start_button.click()
+    explorer.page.tab, tab = "inpainting", explorer.inpainting
+    drawn(tab)
+    click(explorer, "stop")  # nothing is running
+    tab.set(steps=3000)
+    click(explorer, "start")
     assert tab.running
-    tab.start_button.click()  # begins afresh
+    click(explorer, "start")  # begins afresh
     assert tab.running
-    tab.stop_button.click()
-    tab.stop_button.click()
+    click(explorer, "stop")
+    click(explorer, "stop")
     assert not tab.running
     drawn(tab)
-    assert len(tab.nats) < 3000
-    tab.start_button.click()
-    tab.controls["part"].value = "right"  # a control stops it too
+    assert len(tab.nats) < 3000 and not explorer.page.inpainting["running"]
+    click(explorer, "start")
+    tab.set(part="right")  # a control stops it too
     assert not tab.running
-    drawn(tab)
-    assert "step 0 of" in tab.text.value
-    tab.controls["steps"].value = 50
-    tab.start_button.click()
-    drawn(tab)
-    assert "step 50 of 50" in tab.text.value
+    assert "step 0 of" in drawn(tab)["text"]
+    tab.set(steps=50)
+    click(explorer, "start")
+    assert "step 50 of 50" in drawn(tab)["text"]
 
 
 def test_a_control_moved_between_two_pictures_of_a_run_counts(explorer, monkeypatch):
-    tab, submit = explorer.inpainting, explorer.worker.submit
-    tab.show(steps=50)
-    tab.controls["steps"].value = 3000
+    explorer.page.tab, tab, submit = "inpainting", explorer.inpainting, explorer.worker.submit
+    tab.set(steps=3000)
     drawn(tab)
     main, moved = threading.current_thread(), []
 
     def move_then_submit(key, job):
         if threading.current_thread() is not main and not moved:
             moved.append(True)
-            tab.controls["seed"].value += 1
+            tab.set(seed=tab.values["seed"] + 1)
         submit(key, job)
 
     monkeypatch.setattr(explorer.worker, "submit", move_then_submit)
-    tab.start_button.click()
+    tab.start()
+    scene = drawn(tab)
+    assert moved and not tab.running and "step 0 of" in scene["text"]
+
+
+def test_other_tabs_answer_while_inpainting_runs(explorer):
+    explorer.page.tab, tab = "inpainting", explorer.inpainting
+    tab.set(steps=3000)
     drawn(tab)
-    assert moved and not tab.running and "step 0 of" in tab.text.value and tab.progress.value == 0
-
-
-def test_other_tabs_answer_while_inpainting_runs(explorer, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tab = explorer.inpainting
-    tab.show(steps=50)
-    tab.controls["steps"].value = 3000
-    tab.start_button.click()
+    click(explorer, "start")
     count, answered = explorer.sample.drawn, threading.Event()
-    explorer.sample.picture.observe(lambda _: answered.set(), "value")
-    explorer.sample.next_seed()
-    explorer.sample.save_button.click()  # does not wait for the end of the run either
-    for index in (0, 4):  # nor does a look at another tab stop it
-        explorer._tab_bar.selected_index = index
+    explorer.page.observe(lambda _: answered.set(), "sample")
+    explorer.page.tab = "sample"
+    explorer.sample.set(seed=8)
+    explorer.page.tab = "inpainting"  # nor does a look at another tab stop it
     assert answered.wait(10) and tab.running
-    tab.stop_button.click()
+    click(explorer, "stop")
     drawn(tab)
     assert explorer.sample.drawn == count + 1
 
 
+def test_two_models_side_by_side_have_the_same_codes():
+    models = {"one": make_model(), "two": make_model(seed=1)}
+    explorer = SampleExplorer(models, make_explorer().digits)
+    explorer.page.chosen = ["one", "two"]
+    explorer.settle()
+    scenes = explorer.page.sample["scenes"]
+    assert [scene["name"] for scene in scenes] == ["one", "two"]
+    for scene, model in zip(scenes, models.values(), strict=True):
+        x = model.sample(36, 1.0, torch.Generator().manual_seed(0))
+        assert torch.equal(pixels(panels(scene)["36 samples"]), quantise(x))
+    for tab in explorer.tabs.values():
+        explorer.page.tab = tab.name
+        drawn(tab)
+        assert len(getattr(explorer.page, tab.name)["scenes"]) == 2
+        assert [part._suptitle.get_text() for part in tab.figure(models=["two", "one"]).subfigs] == ["two", "one"]
+    nats = [explorer.held_out(model)[0] for model in models.values()]
+    assert not torch.equal(*nats)
+
+
+def test_one_logistic_a_pixel_is_beside_the_shipped_model(all_cores):
+    explorer = SampleExplorer()
+    shipped, start = explorer.models.values()
+    nats = [explorer.held_out(model)[0].mean() for model in (shipped, start)]
+    assert nats[0] > nats[1] + 500
+    assert sum(p.numel() for p in start.parameters()) < 20_000
+
+
+def test_the_tour_leads_to_pictures(all_cores):
+    explorer = SampleExplorer()
+    assert len(explorer.page.tour) == 10 and not make_explorer().page.tour
+    said = {}
+    for label, sentence, name, values in explorer.page.tour:
+        tab = explorer.tabs[name]
+        assert len(sentence.split()) > 8
+        tab.set(**defaults(tab) | values)
+        explorer.page.tab = name
+        said[label] = drawn(tab)["text"]
+    assert (
+        "likelier than <b>499 of 500</b>" in said["Empty page"]
+        and "likelier than <b>0 of 500</b>" in said["The worst six"]
+    )
+    assert "applied: turn 180" in said["Upside down"]
+    mode = explorer.model.log_prob(explorer.model.inverse(torch.zeros(1, 784))).item()
+    assert f"<b>{mode:,.1f} nats</b>" in said["The mode"]
+    nats = {label: float(text_nats(text)) for label, text in said.items() if "nats</b>, " in text}
+    whole = explorer.held_out(explorer.model)[0]
+    assert 200 < whole[370] - nats["Grey speck"] < 260
+    ink = explorer.digits[400:450].float().sum(1)
+    assert ink.argmax() == 16 and abs(nats["The boldest 8"] - whole[416]) < 10 and whole.argmin() == 337
+
+
 def test_two_explorers_in_one_kernel():
     one, two = make_explorer(), make_explorer()
-    one.inpainting.controls["steps"].value = two.inpainting.controls["steps"].value = 50
+    for explorer in (one, two):
+        explorer.page.tab = "inpainting"
+        explorer.inpainting.set(steps=50)
     one.inpainting.start()
     two.inpainting.start()
-    drawn(one.inpainting), drawn(two.inpainting)
-    assert one.inpainting.picture.value == two.inpainting.picture.value
-    assert one.sample.picture.value == two.sample.picture.value
+    assert drawn(one.inpainting) == drawn(two.inpainting)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +513,6 @@ def test_the_shipped_curve_is_the_shipped_models():
 def test_the_shipped_model_is_the_default(all_cores):
     explorer = SampleExplorer()
     assert explorer.model.config == load_pretrained().config and len(explorer.digits) == 500
-    assert len(explorer.test_nats) == 10_000
+    assert "10,000 of MNIST test" in str(explorer.likelihood.figure().axes[2].get_legend_handles_labels())
     assert repr(explorer) == "SampleExplorer: a model of 22,295,920 parameters, 500 real digits"
-    assert Image.open(io.BytesIO(drawn(explorer.sample))).width > 400
+    assert len(drawn(explorer.sample)["rows"]) == 1

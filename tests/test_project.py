@@ -32,7 +32,7 @@ PAGES = [
 CONDA_NAMES = {"torch": "pytorch"}
 NUMBERS = {"ten": "10", "twelve": "12", "fifteen": "15", "twenty": "20", "thirty": "30", "forty": "40"}
 #: Notebooks that do not keep the house rules yet; each leaves this set when it is rewritten.
-TO_REWRITE = {"07"}
+TO_REWRITE: set[str] = set()
 KEPT = [path for path in NOTEBOOKS if path.stem[:2] not in TO_REWRITE]
 
 
@@ -363,7 +363,7 @@ def test_ruff():
 
 
 #: lines of the package, its model's files, a file, a function: a reader's evenings. What is added is paid for.
-BUDGET = {"package": 4400, "model": 700, "file": 350, "function": 60}
+BUDGET = {"package": 4850, "model": 700, "file": 350, "function": 60}
 MODEL = ("errors", "bijection", "masks", "coupling", "scaling", "prior", "model")
 
 

@@ -1,46 +1,58 @@
-"""The tab "Code space": from one real digit to another, through their codes and through their pixels."""
+"""The tab "Code space": a walk along real digits, through their codes and through their pixels, that plays in the page."""
 
-import ipywidgets as widgets
+from itertools import pairwise
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nicelib.analysis import walks
-from nicelib.explorer.tab import Drawing, Explored, Tab, as_png, panels, show_images
+from nicelib.explorer.controls import Control, chain, slider
+from nicelib.explorer.scene import chart, images, line, play
+from nicelib.explorer.tab import Drawing, Tab
+from nicelib.model import NICE
 from nicelib.plotting import GREEN, RED
+
+FRAMES = 26  # on the way from one image to the next; the page blends what lies between
 
 
 class CodeSpace(Tab):
-    title = "Code space"
+    name, title, takes = "code_space", "Code space", "chain"
     look_for = (
-        "Is halfway between two codes a digit? Slide from digit a to digit b, once in code space (back through f<sup>-1</sup>) "
-        "and once in pixels, a cross-fade. Watch the curve: which path does the model find likelier?"
+        "Is halfway between two codes a digit? Press play, or pull t: on the left the straight line between codes (back through "
+        "f<sup>-1</sup>), then a cross-fade of pixels. Which path is likelier? Click digits to make the chain longer."
     )
+    _legs: dict[tuple[int, bytes], dict[str, Tensor]] = {}
 
-    def __init__(self, explorer: Explored) -> None:
-        controls = {
-            "a": explorer.digit_slider(1 / 25, "digit a (number)"),
-            "b": explorer.digit_slider(3 / 4, "digit b (number)"),
-            "t": widgets.FloatSlider(0.5, min=0, max=1, step=0.02, description="t, from a (0) to b (1)"),
+    def table(self) -> dict[str, Control]:
+        return {
+            "chain": chain("chain", [20, 370], "The images to walk along; click one to take it out"),
+            "t": slider("t", 0.5, 0, 1, 0.001, "From the first image (0) to the last (1)", quiet=True, hidden=True),
         }
-        self._walk: tuple[tuple[int, int], dict[str, Tensor]] | None = None
-        super().__init__(explorer, controls, *controls.values())
 
-    def walk(self, a: int, b: int) -> dict[str, Tensor]:
-        """:func:`nicelib.analysis.walks` between two of the explorer's digits, in 51 steps; the last one is kept."""
-        if not self._walk or self._walk[0] != (a, b):
-            self._walk = (a, b), walks(self.model, self.explorer.noisy(self.explorer.digits[[a, b]]))
-        return self._walk[1]
+    def walk(self, model: NICE, images: list[int | str]) -> dict[str, Tensor]:
+        """:func:`nicelib.analysis.walks` from image to image, one after the other; the newest legs are kept."""
+        legs: dict[int, Any] = {}
+        for a, b in pairwise(images):
+            pixels = torch.cat((self.explorer.pixels(a), self.explorer.pixels(b)))
+            key = id(model), pixels.numpy().tobytes()
+            leg = self._legs.get(key) or walks(model, self.explorer.noisy(pixels, model), FRAMES)
+            legs[len(legs)] = key, leg
+        self._legs = dict(legs.values())
+        return {name: torch.cat([leg[name] for _, leg in legs.values()]) for name in leg}
 
-    def draw(self, a: int, b: int, t: float) -> Drawing:
-        walk, i, ts, nats = self.walk(a, b), round(50 * t), torch.linspace(0, 1, 51).numpy(), {}
-        figure, at = panels({"C": 0.8, "P": 0.8, "ccpp.nnnnnnn": 1.4})
-        for path, ends, style, colour in (("code", "codes", "-", GREEN), ("pixels", "pixels", "--", RED)):
-            strip, big, along = at[path[0].upper()], at[path[0]], walk[f"{path}_nats"].cpu().numpy()
-            show_images(strip, walk[path][::5], self.side, f"straight line between the {ends}", column=t * 10)
-            show_images(big, walk[path][i : i + 1], self.side, f"{path}, t = {t:.2f}")
-            at["n"].plot(ts, along, style, color=colour, label=f"between the {ends}")
-            at["n"].plot(ts[i], along[i], "o", color=colour)
-            nats[path] = along[i]
-        at["n"].set(xlabel="t", title="log-likelihood (nats)")
-        text = f"at t = {t:.2f}: <b>{nats['code']:.1f} nats</b> by the codes, {nats['pixels']:.1f} by the pixels"
-        return as_png(figure), text
+    def draw(self, model: NICE, chain: list[int | str], t: float) -> Drawing:
+        walk = self.walk(model, chain)
+        places = torch.linspace(0, 1, len(walk["code"]))
+        pair = (("code", "codes", GREEN, False), ("pixels", "pixels", RED, True))
+        lines = [line(places, walk[f"{p}_nats"], c, f"between {ends}", dash=d, follow=True) for p, ends, c, d in pair]
+        tracks = {f"between the {ends}": walk[path] for path, ends, _, _ in pair}
+        player = play(tracks, chart("log-likelihood (nats)", lines, "t"))
+        few = torch.linspace(0, len(places) - 1, 11).round().long()
+        rows = [(0.5, [player])] + [(0.2, [images(title, x[few])]) for title, x in tracks.items()]
+        middle = len(places) // 2
+        text = (
+            f"halfway: <b>{walk['code_nats'][middle]:,.1f} nats</b> by the codes, {walk['pixels_nats'][middle]:,.1f} by "
+            "the pixels"
+        )
+        return rows, text

@@ -1,60 +1,60 @@
 """The tab "Spectrum": which dimensions of the code carry the digits, and what one of them does."""
 
-import ipywidgets as widgets
 import torch
-from torch import Tensor
 
 from nicelib.analysis import keep_widest, turn_dimension, widest_first
-from nicelib.explorer.tab import Drawing, Explored, Tab, as_png, panels, show_images, show_map
+from nicelib.explorer.controls import Control, image, slider
+from nicelib.explorer.scene import chart, field, images, line
+from nicelib.explorer.tab import Drawing, Tab
+from nicelib.model import NICE
 from nicelib.plotting import BLUE, ORANGE
 
 
 class Spectrum(Tab):
-    title = "Spectrum"
+    name, title, takes = "spectrum", "Spectrum", "image"
     look_for = (
-        "How many of the dimensions matter? Keep only the k with most variation, 1 / exp(s), and set all others to the prior's "
-        "mean, 0: the pictures show what those k still explain. Then turn one dimension by hand and see which pixels move."
+        "How many of the dimensions matter? Keep only the k with most variation, 1 / exp(s), and set all others to 0: the second "
+        "row shows what those k still explain. Then turn one dimension of your image by hand and see which pixels move."
     )
 
-    def __init__(self, explorer: Explored) -> None:
-        dim = explorer.model.dim
-        controls = {
-            "k": widgets.IntSlider(dim // 3, 0, dim, description="k dimensions kept"),
-            "digit": explorer.digit_slider(1 / 2, "digit to turn (number)"),
-            "rank": widgets.IntSlider(0, 0, dim - 1, description="dimension, by rank"),
-            "value": widgets.FloatSlider(6.0, min=-10, max=10, step=0.5, description="its z"),
+    def table(self) -> dict[str, Control]:
+        ladder = sorted({0, self.dim, *(round(self.dim ** (i / 40)) for i in range(41))})  # fine where it counts
+        some = torch.linspace(0, len(self.explorer.digits) - 1, 10).long().tolist()
+        self.some = self.explorer.digits[some]
+        return {
+            "k": slider("k kept", ladder[-8], 0, self.dim, 1, "How many dimensions keep their z", options=ladder),
+            "image": image("image", some[5], "The image whose dimension is turned; click a digit, or hand one over"),
+            "rank": slider(
+                "rank", 0, 0, self.dim - 1, 1, "Which dimension: 0 varies most", options=[r - 1 for r in ladder[1:]]
+            ),
+            "value": slider("its z", 6.0, -10, 10, 0.5, "The value that this dimension is set to"),
         }
-        super().__init__(explorer, controls, *controls.values())
 
-    def keep(self, z: Tensor, k: int) -> Tensor:
-        """:func:`nicelib.analysis.keep_widest` of the explorer's model."""
-        return keep_widest(self.model, z, k)
-
-    def draw(self, k: int, digit: int, rank: int, value: float) -> Drawing:
-        digits, dim, side = self.explorer.digits, self.model.dim, self.side
-        some = digits[torch.linspace(0, len(digits) - 1, 10).long()]
-        z, _ = self.model(self.explorer.noisy(torch.cat((some, digits[digit : digit + 1]))))
-        turned = turn_dimension(self.model, z[-1:], rank, value)
-        *kept, before, after = self.model.inverse(torch.cat((self.keep(z[:-1], k), z[-1:], turned))).cpu()
-        order, change = widest_first(self.model), (after - before).view(side, side)
-        spread, d, most = (
-            (-self.model.scaling.log_scale).exp()[order].cpu(),
-            int(order[rank]),
-            change.abs().max().item(),
+    def draw(self, model: NICE, k: int, image: int | str, rank: int, value: float) -> Drawing:
+        z, _ = model(self.explorer.noisy(torch.cat((self.some, self.explorer.pixels(image))), model))
+        turned = turn_dimension(model, z[-1:], rank, value)
+        *kept, before, after = model.inverse(torch.cat((keep_widest(model, z[:-1], k), z[-1:], turned))).cpu()
+        order, change = widest_first(model), after - before
+        spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
+        edge, bottom = max(change.abs().max().item(), 1e-6), spread.min().item()
+        ranks = torch.arange(1, self.dim + 1)
+        lines = [
+            line(ranks[: max(k, 1)], spread[: max(k, 1)], BLUE, f"the {k} kept", fill=True),
+            line(ranks, spread, BLUE),
+            line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True),
+        ]
+        curve = chart(
+            "spectrum, 1 / exp(s)",
+            lines,
+            "dimension, sorted",
+            (1, self.dim),
+            (bottom, spread.max().item() * 2),
+            log="xy",
         )
-
-        figure, at = panels({"r": 0.75, "k": 0.75, "...sssssssssss..bbbbbb.aaaaaa.mmmmmm": 1.45}, gap=0.45)
-        show_images(at["r"], some, side, "real digits")
-        show_images(at["k"], torch.stack(kept), side, f"what {k} of {dim} dimensions explain")
-        at["s"].semilogy(spread.numpy(), color=BLUE)
-        at["s"].axvspan(0, k, color=BLUE, alpha=0.12, lw=0)
-        at["s"].plot(rank, spread[rank].item(), "o", color=ORANGE)
-        at["s"].set(xlabel="dimension, sorted (shaded: kept)", title="spectrum, 1 / exp(s)")
-        show_images(at["b"], before[None], side, f"its z = {z[-1, d]:.1f}")
-        show_images(at["a"], after[None], side, f"z = {value:.1f}")
-        edge = max(most, 1e-6)
-        show_map(at["m"], change.numpy(), "purple: brighter\norange: darker", cmap="PuOr", vmin=-edge, vmax=edge)
-        return as_png(figure), (
-            f"dimension of rank {rank}: pixel in row {d // side}, column {d % side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "
-            f"moves <b>{(change.abs() > 0.02).sum()} pixels</b> by more than 0.02, the farthest by {most:.2f}"
+        own = [images(f"its z = {z[-1, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
+        row = [curve, *own, field("change", change, -edge, edge, "PuOr_r", "of white")]
+        rows = [(0.2, [images("real digits", self.some)]), (0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))])]  # fmt: skip
+        return [*rows, (0.45, row)], (
+            f"rank {rank}: pixel in row {d // self.side}, column {d % self.side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "
+            f"moves <b>{(change.abs() > 0.02).sum()} pixels</b> by more than 0.02 of white, the farthest by {edge:.2f}"
         )

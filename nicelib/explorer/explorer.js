@@ -1,0 +1,416 @@
+// The explorer's page: tabs, controls, gallery, pad and pictures. Python sends data (controls.py, scene.py); all is drawn here.
+
+const bytesOf = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const encode = (bytes) => btoa(String.fromCharCode(...bytes));
+const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name.startsWith("aria-") || value) node.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const button = (label, tip, act, more = {}) => make("button", { type: "button", title: tip, onclick: act, ...more }, label);
+
+// Grey pixels, or those of two images blended, on a canvas of their own size, which the page enlarges.
+function paint(canvas, grey, other = grey, mix = 0) {
+  const side = (canvas.width = canvas.height = Math.sqrt(grey.length));
+  const image = new ImageData(side, side), words = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < grey.length; i++) words[i] = 0xff000000 | (Math.round(grey[i] + mix * (other[i] - grey[i])) * 0x10101);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+// One stop of the Tab key for all buttons of a box; arrow keys go from one to the next.
+function rove(box, columns, beyond = () => {}) {
+  const buttons = () => [...box.querySelectorAll("button")];
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+  buttons().forEach((b, i) => (b.tabIndex = i ? -1 : 0));
+  box.addEventListener("keydown", (event) => {
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    const all = buttons(), to = all.indexOf(document.activeElement) + steps[event.key];
+    if (!all[to]) return beyond(event.key);
+    all.forEach((b, i) => (b.tabIndex = i === to ? 0 : -1));
+    all[to].focus();
+  });
+  return box;
+}
+
+// Curves on axes of their own, from 0 to 100 both ways; words lie above as text, so that they never stretch.
+function chart(panel) {
+  const [x0, x1] = panel.x, [y0, y1] = panel.y;
+  const across = (v) => (100 * (v - x0)) / (x1 - x0), up = (v) => 100 - (100 * (v - y0)) / (y1 - y0);
+  const place = (x, y) => `left: ${across(x)}%; top: ${up(y)}%`;
+  const plot = make("div", { class: "plot", role: "img", "aria-label": `${panel.title}, against ${panel.xlabel}` });
+  const paths = panel.lines.filter((c) => !c.dots).map((c) => {
+    const d = c.x.map((x, i) => `${across(x).toFixed(2)} ${Math.min(140, Math.max(-40, up(c.y[i]))).toFixed(2)}`).join("L");
+    const ends = c.fill ? `M${across(c.x[0])} 100L${d}L${across(c.x.at(-1))} 100Z` : `M${d}`;
+    const look = c.fill ? `fill="${c.colour}" fill-opacity="0.4"` : `fill="none" stroke="${c.colour}" stroke-width="2"`;
+    return `<path d="${ends}" ${look} ${c.dash ? 'stroke-dasharray="5 4"' : ""} vector-effect="non-scaling-stroke"/>`;
+  });
+  plot.innerHTML = `<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">${paths.join("")}</svg>`;
+  const dot = (c, x, y) => make("i", { class: "dot", style: `${place(x, y)}; background: ${c.colour}` });
+  for (const c of panel.lines) if (c.dots) c.x.forEach((x, i) => plot.append(dot(c, x, c.y[i])));
+  for (const [at, name] of panel.xticks) plot.append(make("span", { class: "x", style: `left: ${across(at)}%` }, name));
+  for (const [at, name] of panel.yticks) plot.append(make("span", { class: "y", style: `top: ${up(at)}%` }, name));
+  const names = panel.lines.filter((c) => c.label).map((c) => make("span", { style: `--colour: ${c.colour}` }, c.label));
+  const moving = panel.lines.filter((c) => c.follow).map((c) => [c, plot.appendChild(dot(c, c.x[0], c.y[0]))]);
+  const node = make("div", { class: panel.yticks.length ? "chart numbered" : "chart" }, make("div", { class: "legend" }, ...names));
+  node.append(plot, make("div", { class: "xlabel" }, panel.xlabel));
+  node.follow = (t) => {
+    for (const [c, mark] of moving) {
+      const at = t * (c.x.length - 1), i = Math.min(Math.floor(at), c.x.length - 2), rest = at - i;
+      mark.style.cssText = `${place(c.x[i] + rest * (c.x[i + 1] - c.x[i]), c.y[i] + rest * (c.y[i + 1] - c.y[i]))}; background: ${c.colour}`;
+    }
+  };
+  return node;
+}
+
+// A map of numbers: colours, a scale below, and under the pointer the place and its number.
+function field(panel) {
+  const { side } = panel, values = new Float32Array(bytesOf(panel.values).slice().buffer);
+  const canvas = make("canvas", { width: side, height: side, role: "img", "aria-label": panel.title });
+  canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(bytesOf(panel.data)), side), 0, 0);
+  const here = make("output", { class: "here" });
+  canvas.addEventListener("pointermove", (event) => {
+    const column = Math.floor((side * event.offsetX) / canvas.clientWidth), row = Math.floor((side * event.offsetY) / canvas.clientHeight);
+    const value = values[row * side + column];
+    here.textContent = value === undefined ? "" : `row ${row}, column ${column}: ${value.toFixed(2)} ${panel.unit}`;
+  });
+  canvas.addEventListener("pointerleave", () => (here.textContent = ""));
+  const bar = make("div", { class: "bar", style: `background: linear-gradient(to right, ${panel.scale})` });
+  const scale = make("div", { class: "scale" }, panel.low, bar, `${panel.high} ${panel.unit}`);
+  return make("div", {}, canvas, scale, here);
+}
+
+// A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.
+function pad(side, tip, brush, changed) {
+  const zoom = Math.floor(280 / side), canvas = make("canvas", { width: side * zoom, height: side * zoom, tabindex: 0, role: "application" });
+  canvas.setAttribute("aria-label", `Drawing pad. ${tip}: arrow keys move the pen, space puts it down and lifts it.`);
+  canvas.title = tip;
+  const context = canvas.getContext("2d"), past = [];
+  let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, focused = false;
+
+  function draw() {
+    for (let i = 0; i < pixels.length; i++) {
+      const v = pixels[i], hidden = mask && mask[i];
+      context.fillStyle = hidden ? `rgb(${120 + v * 0.4}, ${80 + v * 0.3}, ${v * 0.2})` : `rgb(${v}, ${v}, ${v})`;
+      context.fillRect((i % side) * zoom, Math.floor(i / side) * zoom, zoom, zoom);
+    }
+    if (!focused) return;
+    context.strokeStyle = down ? "#E69F00" : "#56B4E9";
+    context.lineWidth = 2;
+    context.strokeRect((pen.x - 1) * zoom, (pen.y - 1) * zoom, 2 * zoom, 2 * zoom);
+  }
+  const remember = () => past.push([pixels.slice(), mask && mask.slice()]);
+  const tell = (what) => (draw(), changed(what, what === "mask" ? mask : pixels));
+
+  // Along the line from one point to the next, about two pixels wide.
+  function stroke(from, to) {
+    const dx = to.x - from.x, dy = to.y - from.y, length2 = dx * dx + dy * dy;
+    for (let i = 0; i < pixels.length; i++) {
+      const px = (i % side) + 0.5 - from.x, py = Math.floor(i / side) + 0.5 - from.y;
+      const t = length2 ? Math.min(1, Math.max(0, (px * dx + py * dy) / length2)) : 0;
+      const ink = 255 * Math.min(1, Math.max(0, 1.7 - Math.hypot(px - t * dx, py - t * dy)));
+      if (tool === "Pen") pixels[i] = Math.max(pixels[i], ink);
+      else if (tool === "Erase") pixels[i] = Math.min(pixels[i], 255 - ink);
+      else if (ink > 60) mask[i] = tool === "Hide" ? 1 : 0;
+    }
+    tell(tool === "Hide" || tool === "Show" ? "mask" : "pixels");
+  }
+  function place(event) {
+    const box = canvas.getBoundingClientRect();
+    return { x: (side * (event.clientX - box.left)) / box.width, y: (side * (event.clientY - box.top)) / box.height };
+  }
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    remember();
+    last = place(event);
+    stroke(last, last);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!last) return;
+    const next = place(event);
+    stroke(last, next);
+    last = next;
+  });
+  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (last = undefined));
+  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  canvas.addEventListener("keydown", (event) => {
+    const move = moves[event.key], from = { ...pen };
+    if (!move && event.key !== " ") return; // Tab and all others keep their meaning
+    event.preventDefault();
+    if (move) pen = { x: Math.min(side, Math.max(0, pen.x + move[0])), y: Math.min(side, Math.max(0, pen.y + move[1])) };
+    else if ((down = !down)) remember();
+    if (down) stroke(from, pen);
+    else draw();
+  });
+  canvas.addEventListener("focus", () => { focused = canvas.matches(":focus-visible"); draw(); });
+  canvas.addEventListener("blur", () => { focused = down = false; draw(); });
+
+  const tips = { Pen: "Draw", Erase: "Take ink away", Hide: "Mark what the model may not see", Show: "Take such a mark away" };
+  const tools = Object.keys(tips).slice(0, brush ? 4 : 2).map((name) =>
+    button(name, tips[name], () => { tool = name; press(); }));
+  const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
+  const undo = button("Undo", "Take the last stroke back", () => {
+    if (!past.length) return;
+    const before = mask;
+    [pixels, mask] = past.pop();
+    tell("pixels");
+    if (!same(before, mask)) tell("mask");
+  });
+  const clear = button("Clear the pad", "Start with an empty, black pad", () => { remember(); pixels.fill(0); tell("pixels"); });
+  press();
+  const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
+  node.update = (image, hidden) => {
+    [pixels, mask] = [image.slice(), hidden && hidden.slice()];
+    draw();
+  };
+  return node;
+}
+
+function render({ model, el }) {
+  const side = model.get("side"), size = side * side, digits = bytesOf(model.get("digits"));
+  const tabs = Object.fromEntries(model.get("tabs").map((tab) => [tab.name, tab]));
+  const classOf = (number) => (model.get("classes").find(([, numbers]) => numbers.includes(number)) || [""])[0];
+  const pixelsOf = (value) => (typeof value === "number" ? digits.slice(value * size, (value + 1) * size) : decode(value));
+  const nameOf = (value) => (typeof value === "number" ? `a ${classOf(value) || "digit"}, number ${value}` : "an image of your own");
+  const values = (tab = model.get("tab")) => model.get("values")[tab];
+  const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() });
+  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, before = 0;
+
+  function set(change, tab = model.get("tab"), quiet = false) {
+    model.set("values", { ...model.get("values"), [tab]: { ...values(tab), ...change } });
+    if (!quiet) model.save_changes(); // while one message is under way, only the newest values wait
+  }
+  function open(tab, stop = -1) {
+    model.set({ tab, stop });
+    model.save_changes();
+  }
+
+  // An image that was clicked: the tab takes it, and it can be handed to the others.
+  function take(value, tab, slot) {
+    const name = tabs[tab].takes, old = values(tab)[name];
+    if (name !== "chain") return name && set({ [name]: value }, tab);
+    const chain = slot === "a" ? [value, ...old.slice(1)] : slot === "b" ? [...old.slice(0, -1), value] : [...old, value];
+    set({ chain: chain.slice(-8) }, tab);
+  }
+  function hold(value) {
+    hand = value;
+    handed.replaceChildren(...handBar());
+  }
+  function handBar() {
+    if (hand === null) return ["Click an image, here or on the right, to hand it to another tab."];
+    const to = (label, tip, tab, slot) => button(label, tip, () => { take(hand, tab, slot); if (tab !== model.get("tab")) open(tab); });
+    const image = make("span", { class: "thumb", title: nameOf(hand) }, paint(make("canvas"), pixelsOf(hand)));
+    const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain").map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name));
+    const walk = [["a", "Where the walk begins"], ["b", "Where the walk ends"], ["+", "One more stop of the walk"]];
+    return [image, make("span", {}, "use as "), ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)), ...others];
+  }
+
+  function tile(value, label, act, caption = "") {
+    const bytes = value instanceof Uint8Array ? value : pixelsOf(value);
+    return make("button", { type: "button", class: "tile", title: label, "aria-label": label, onclick: act }, paint(make("canvas"), bytes), caption);
+  }
+  function gallery() {
+    const classes = model.get("classes"), longest = Math.max(...classes.map(([, numbers]) => numbers.length)), rows = 3;
+    let from = 0;
+    const box = make("div", { class: "tiles", style: `--columns: ${classes.length}`, role: "group", "aria-label": "Gallery of real digits" });
+    function fill() {
+      const names = classes.map(([name]) => make("b", {}, name));
+      const shown = [...Array(rows).keys()].flatMap((row) => classes.map(([, numbers]) => numbers[(from + row) % numbers.length]));
+      const pick = (number) => () => { hold(number); take(number, model.get("tab")); };
+      box.replaceChildren(...names, ...shown.map((number) => tile(number, nameOf(number), pick(number))));
+      box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
+      mark();
+    }
+    function mark() {
+      const used = [values()[tabs[model.get("tab")].takes]].flat();
+      box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", used.includes(b.number)));
+    }
+    const more = button("More digits", "The next three of each class", () => { from = (from + rows) % longest; fill(); });
+    fill();
+    rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
+    updates.push(mark);
+    return make("div", { class: "gallery" }, box, more);
+  }
+
+  function control(name, spec) {
+    const tip = { title: spec.tip, "aria-label": spec.label };
+    const row = (...nodes) => make("label", { class: "control", title: spec.tip }, make("span", {}, spec.label), ...nodes);
+    const update = (act) => (updates.push(() => act(values()[name])), act(values()[name]));
+    if (spec.hidden || spec.kind === "pad") return "";
+    if (spec.kind === "chain" || spec.kind === "image") {
+      const box = make("div", { class: "chain" });
+      update((value) => {
+        const out = (i) => spec.kind === "chain" && value.length > 2 ? set({ [name]: value.filter((_, j) => j !== i) }) : hold([value].flat()[i]);
+        box.replaceChildren(...[value].flat().map((v, i) => tile(v, `${nameOf(v)}. ${spec.tip}`, () => out(i))));
+      });
+      return make("div", { class: "control", title: spec.tip }, make("span", {}, spec.label), box);
+    }
+    if (spec.kind === "choice") {
+      const select = make("select", { ...tip, onchange: () => set({ [name]: select.value }) });
+      update((value) => {
+        const own = spec.options.includes(value) ? [] : [make("option", { value }, "your brush")];
+        select.replaceChildren(...spec.options.map((option) => make("option", { value: option }, option)), ...own);
+        select.value = value;
+      });
+      return row(select);
+    }
+    const stops = spec.options, number = spec.kind === "number", out = make("output");
+    const [min, max, step] = stops ? [0, stops.length - 1, 1] : [spec.low, spec.high, spec.step];
+    const input = make("input", { type: number ? "number" : "range", min, max, step, ...tip });
+    input.addEventListener("input", () => {
+      const typed = Math.min(max, Math.max(min, Number(input.value) || 0));
+      set({ [name]: stops ? stops[typed] : number ? Math.round(typed) : typed });
+    });
+    update((value) => {
+      const at = stops ? stops.findLastIndex((stop) => stop <= value) : value;
+      if (document.activeElement !== input || Number(input.value) !== at) input.value = at;
+      if (!number) out.textContent = spec.step < 1 ? value.toFixed(spec.step < 0.1 ? 2 : 1) : value;
+      input.setAttribute("aria-valuetext", value);
+    });
+    return number ? row(input) : row(input, out);
+  }
+  function drawingPad(tab) {
+    const [name, spec] = Object.entries(tab.controls).find(([, c]) => c.kind === "pad") || [];
+    if (!name) return "";
+    const masks = tab.controls.part && tab.controls.part.brush;
+    const hidden = () => masks && decode(masks[values().part] || values().part);
+    const node = pad(side, spec.tip, masks, (what, bytes) => { drawn = true; set({ [what === "mask" ? "part" : name]: encode(bytes) }); drawn = false; });
+    let drawn = false;
+    updates.push(() => drawn || node.update(pixelsOf(values()[name]), hidden()));
+    node.update(pixelsOf(values()[name]), hidden());
+    return node;
+  }
+
+  function act(action) {
+    if (typeof action === "string") return model.send({ do: action });
+    set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
+  }
+  const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
+  function copy() {
+    const tab = tabs[model.get("tab")], start = defaults(tab), chosen = model.get("chosen");
+    const changed = Object.entries(values()).filter(([name, value]) => !same(value, start[name]));
+    if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
+    const line = `explorer.${tab.name}.show(${changed.map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ")})`;
+    navigator.clipboard?.writeText(line).catch(() => {});
+    said.textContent = `copied: ${line}`;
+  }
+
+  // Pictures
+  function panelOf(panel) {
+    const node = { chart, field, play: player, images: imagesOf }[panel.kind](panel);
+    const title = panel.title ? [make("figcaption", {}, panel.title)] : [];
+    const style = `--width: ${panel.width}; --ratio: ${panel.kind === "images" ? panel.width * (panel.captions.length ? 0.8 : 1) : 1}`;
+    return make("figure", { class: panel.kind, style }, ...title, node);
+  }
+  function imagesOf(panel) {
+    const bytes = bytesOf(panel.data), each = [...Array(panel.count).keys()].map((i) => bytes.slice(i * size, (i + 1) * size));
+    const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to hand it to another tab`;
+    const tiles = each.map((image, i) => tile(image, label(i), () => hold(encode(image)), panel.captions[i]));
+    return rove(make("div", { class: "tiles", style: `--columns: ${panel.columns}`, role: "group", "aria-label": panel.title }, ...tiles), panel.columns);
+  }
+  function player(panel) {
+    const bytes = bytesOf(panel.data), frame = (track, i) => bytes.subarray((track * panel.frames + i) * size, (track * panel.frames + i + 1) * size);
+    const screens = panel.tracks.map((title) => make("canvas", { role: "img", "aria-label": title }));
+    const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title: "t, from the first image (0) to the last (1)", "aria-label": "t" });
+    const out = make("output"), curve = panel.chart && panelOf(panel.chart);
+    const toggle = button("Play", "Play or pause", () => { playing = !playing; before = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
+    slide.addEventListener("input", () => { t = Number(slide.value); shows.forEach((show) => show()); keep(); });
+    const show = () => {
+      const at = t * (panel.frames - 1), i = Math.min(Math.floor(at), panel.frames - 2);
+      screens.forEach((screen, track) => paint(screen, frame(track, i), frame(track, i + 1), at - i));
+      if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
+      out.textContent = panel.names.length ? panel.names[Math.round(at)] : `t = ${t.toFixed(2)}`;
+      toggle.textContent = playing ? "Pause" : "Play";
+      if (curve) curve.lastChild.follow(t);
+    };
+    show.seconds = panel.names.length ? 1.2 * panel.frames : 0.1 * panel.frames;
+    shows.push(show);
+    const tracks = panel.tracks.map((title, i) => make("figure", { style: "--width: 1; --ratio: 0.8" }, make("figcaption", {}, title), screens[i]));
+    return make("div", {}, make("div", { class: "row" }, ...tracks, ...(curve ? [curve] : [])), make("div", { class: "time" }, toggle, slide, out));
+  }
+  function keep() {
+    set({ t }, model.get("tab"), true); // the kernel hears of it with the next change of something else
+    shows.forEach((show) => show());
+  }
+  function tick(now) {
+    if (!playing || !root.isConnected || !shows.length) return (playing = false);
+    t += (onward * (now - before)) / 1000 / shows[0].seconds;
+    before = now;
+    if (t < 0 || t > 1) [t, onward] = [Math.min(1, Math.max(0, t)), -onward];
+    shows.forEach((show) => show());
+    requestAnimationFrame(tick);
+  }
+
+  const top = make("div", { class: "top" }), say = make("p", { class: "say" }), left = make("div", { class: "left" });
+  const beside = make("div"), view = make("div", { class: "view", role: "group" }), handed = make("div", { class: "hand" });
+  const said = make("p", { class: "said", role: "status" }), right = make("div", { class: "right" }, view, said);
+  root.append(top, say, make("div", { class: "body" }, left, beside, right));
+  el.append(root);
+
+  function draw() {
+    const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [];
+    shows = [];
+    view.replaceChildren(...scenes.map((scene) => {
+      const rows = scene.rows.map(([share, panels]) => make("div", { class: "row", style: `--share: ${share}` }, ...panels.map(panelOf)));
+      const text = make("p", { class: "line", "aria-live": "polite" });
+      text.innerHTML = scene.text;
+      return make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), ...rows, text);
+    }));
+    view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
+    view.dataset.drawn = picture.drawn;
+    said.textContent = picture.said || "";
+    left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
+    shows.forEach((show) => show());
+  }
+  function heads() {
+    const name = model.get("tab"), stop = model.get("stop"), chosen = model.get("chosen");
+    const stops = model.get("tour").map(([label, , tab, change], i) => button(`${i + 1} ${label}`, model.get("tour")[i][1], () => {
+      set({ ...defaults(tabs[tab]), ...change }, tab);
+      open(tab, i);
+    }, { "aria-pressed": i === stop }));
+    const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
+    const models = model.get("models").map((one) => button(one, "Show it, beside the others that are on", () => {
+      const now = model.get("models").filter((m) => (m === one) !== chosen.includes(m));
+      if (now.length) model.set("chosen", now), model.save_changes();
+    }, { "aria-pressed": chosen.includes(one) }));
+    top.replaceChildren(
+      rove(make("div", { class: "buttons tour", role: "group", "aria-label": "A tour" }, ...(stops.length ? [make("span", {}, "Tour")] : []), ...stops), 1),
+      rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
+      make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
+    );
+    say.innerHTML = stop < 0 ? tabs[name].look_for : `<b>${stop + 1} of ${stops.length}.</b> ${model.get("tour")[stop][1]}`;
+  }
+  function build() {
+    const name = model.get("tab"), tab = tabs[name];
+    updates = [];
+    [playing, t] = [false, values().t || 0];
+    const spare = [["Reset", "All controls of this tab as they were", () => set(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")]];
+    const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
+    const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
+    left.replaceChildren(gallery(), handed, ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
+    handed.replaceChildren(...handBar());
+    beside.replaceChildren(drawingPad(tab));
+    heads();
+    draw();
+  }
+  function sync() {
+    updates.forEach((update) => update());
+    if ("t" in values() && values().t !== t && !playing) t = values().t;
+    shows.forEach((show) => show());
+  }
+  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads]];
+  for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => name === model.get("tab") && draw()]);
+  for (const [name, react] of events) model.on(name, react);
+  build();
+  return () => { playing = false; for (const [name, react] of events) model.off(name, react); };
+}
+export default { render };

@@ -1,0 +1,160 @@
+"""Pictures as data: panels of images, maps and curves. The page draws them; so does matplotlib, for a page without widgets."""
+
+import html
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from nicelib.data import quantise
+
+Panel = dict[str, Any]
+Row = tuple[float, list[Panel]]  # its share of the picture's height, and its panels from left to right
+
+
+def images(title: str, x: Tensor, columns: int = 0, captions: Sequence[str] = ()) -> Panel:
+    """Square images (N, D), uint8 or floats on [0, 1), in rows; each can be clicked and handed to another tab."""
+    pixels = (quantise(x) if x.is_floating_point() else x).cpu()
+    count, columns = len(pixels), columns or len(pixels)
+    panel = {"kind": "images", "title": title, "side": math.isqrt(pixels.shape[1]), "count": count, "columns": columns}
+    panel["width"] = columns / -(-count // columns)
+    return panel | {"data": pixels.numpy().tobytes(), "captions": list(captions)}
+
+
+def field(title: str, values: Tensor, low: float, high: float, colours: str, unit: str) -> Panel:
+    """One number a pixel (D,), as colours from low to high."""
+    values, side = values.float().cpu(), math.isqrt(values.numel())
+    rgba = colormaps[colours](((values - low) / (high - low)).clamp(0, 1).numpy(), bytes=True)
+    scale = [f"rgb({r},{g},{b})" for r, g, b, _ in colormaps[colours](np.linspace(0, 1, 9), bytes=True).tolist()]
+    panel = {"kind": "field", "title": title, "side": side, "width": 1.0, "data": rgba.tobytes(), "unit": unit}
+    return panel | {"values": values.numpy().tobytes(), "scale": scale, "low": f"{low:.3g}", "high": f"{high:.3g}"}
+
+
+def line(x: Any, y: Any, colour: str, label: str = "", **look: bool) -> dict[str, Any]:
+    """A curve; ``look``: fill (to the bottom), dash, dots, follow (a dot on it goes with the time of a player)."""
+    x, y = (np.asarray(v.cpu() if isinstance(v, Tensor) else v, float) for v in (x, y))
+    return {"x": x.tolist(), "y": np.nan_to_num(y).tolist(), "colour": colour, "label": label, **look}
+
+
+def chart(title: str, lines: list[dict[str, Any]], xlabel: str, x: Any = None, y: Any = None, **axes: Any) -> Panel:
+    """Curves; x and y: the ends of the axes; y = 0: from 0, without numbers.
+
+    ``axes``: log="xy" names those with powers of 10, ticks=[(place, name)] those of y.
+    """
+    panel: Panel = {"kind": "chart", "title": title, "xlabel": xlabel, "width": 1.8, "lines": [dict(c) for c in lines]}
+    for axis, ends in (("x", x), ("y", y)):
+        log = axis in axes.get("log", "")
+        for curve in panel["lines"]:
+            curve[axis] = [math.log10(max(v, 1e-12)) if log else v for v in curve[axis]]
+        every = [v for curve in panel["lines"] for v in curve[axis]]
+        low, high = map(math.log10, ends) if ends and log else ends or (min(every) * (ends != 0), max(every))
+        room = 0.06 * (high - low) * (axis == "y" and not ends)
+        low, high = low - room * (ends is None), max(high + room, low + 1e-6)
+        at = [float(t) for t in MaxNLocator(4).tick_values(low, high)]
+        if log:
+            at = [e + m for e in range(-9, 9) for m in ((0, 0.301, 0.699) if high - low < 2.5 else (0,))]
+        named = [(t, f"{round(10**t, 2 - math.floor(t)):,g}" if log else f"{t:,.6g}") for t in at]
+        named = axes.get("ticks", named) if axis == "y" else named
+        panel[axis], panel[f"{axis}ticks"] = [low, high], [] if ends == 0 else [n for n in named if low <= n[0] <= high]
+    return panel
+
+
+def histogram(values: Tensor, bins: Any, colour: str, label: str) -> dict[str, Any]:
+    """How often values fall into bins, the commonest 1; those outside are counted in the bins at the ends."""
+    edges = np.asarray(bins, float)
+    counts, _ = np.histogram(values.double().cpu().clamp(edges[0], edges[-1]).numpy(), edges)
+    return line(edges.repeat(2)[1:-1], (counts / max(counts.max(), 1)).repeat(2), colour, label, fill=True)
+
+
+def upright(at: float, colour: str, label: str, low: float, high: float, top: float = 1.05) -> dict[str, Any]:
+    """A vertical line, at an end if it lies outside low to high."""
+    inside = min(max(at, low), high)
+    return line([inside, inside], [0, top], colour, label if inside == at else f"{label}, far outside")
+
+
+def play(tracks: dict[str, Tensor], curves: Panel | None, names: Sequence[str] = ()) -> Panel:
+    """Tracks of frames, each (frames, D), that the page plays by itself: the tab's value t goes from 0 to 1."""
+    frames = torch.stack([quantise(x).cpu() for x in tracks.values()])
+    panel = {"kind": "play", "title": "", "tracks": list(tracks), "frames": frames.shape[1], "chart": curves}
+    panel |= {"side": math.isqrt(frames.shape[2]), "names": list(names)}
+    return panel | {"width": len(tracks) + (2 if curves else 0), "data": frames.numpy().tobytes()}
+
+
+def plain(scene: dict[str, Any]) -> str:
+    """The line of numbers below a picture, without its HTML."""
+    return html.unescape(re.sub("<.*?>", "", scene["text"]))
+
+
+def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
+    """The same picture by matplotlib: one scene, or several side by side."""
+    height = max(sum(share for share, _ in scene["rows"]) for scene in scenes)
+    figure = Figure(figsize=(9, 4.6 * height + 0.4), dpi=80, layout="constrained")
+    for part, scene in zip(figure.subfigures(1, len(scenes), squeeze=False)[0], scenes, strict=True):
+        if len(scenes) > 1:
+            part.suptitle(scene["name"], fontweight="bold")
+        part.supxlabel(textwrap.fill(plain(scene), 130 // len(scenes)), fontsize=8)
+        rows = [(share, [p for panel in panels for p in _stills(panel, t)]) for share, panels in scene["rows"]]
+        grid = part.add_gridspec(len(rows), 1, height_ratios=[share for share, _ in rows])
+        for place, (_, panels) in zip(grid, rows, strict=True):
+            places = place.subgridspec(1, len(panels), width_ratios=[panel["width"] for panel in panels])
+            for at, panel in zip(places, panels, strict=True):
+                ax = part.add_subplot(at)
+                ax.set_title(panel["title"], fontsize=10)
+                (_draw_chart if panel["kind"] == "chart" else _draw_image)(ax, panel)
+    return figure
+
+
+def _stills(panel: Panel, t: float) -> list[Panel]:
+    """A player as it stands at time t; any other panel as it is."""
+    if panel["kind"] != "play":
+        return [panel]
+    at, size = round(t * (panel["frames"] - 1)), panel["side"] ** 2
+    frames = torch.frombuffer(bytearray(panel["data"]), dtype=torch.uint8).view(-1, panel["frames"], size)[:, at]
+    stills = [images(title, x[None]) for title, x in zip(panel["tracks"], frames, strict=True)]
+    if not panel["chart"]:
+        return stills
+    dots = [
+        c | {"x": [c["x"][at]], "y": [c["y"][at]], "dots": True} for c in panel["chart"]["lines"] if c.get("follow")
+    ]
+    return [*stills, panel["chart"] | {"lines": [*panel["chart"]["lines"], *(dot | {"label": ""} for dot in dots)]}]
+
+
+def _draw_image(ax: Any, panel: Panel) -> None:
+    side, data, gap = panel["side"], np.frombuffer(panel["data"], np.uint8), 11 if panel.get("captions") else 2
+    ax.set_axis_off()
+    if panel["kind"] == "field":
+        ax.imshow(data.reshape(side, side, 4))
+        ax.text(side / 2, side, f"{panel['low']} to {panel['high']} {panel['unit']}", ha="center", va="top", fontsize=8)
+        return
+    columns = panel["columns"]
+    sheet = np.full((-(-panel["count"] // columns) * (side + gap), columns * (side + 2)), 255, np.uint8)
+    for i, image in enumerate(data.reshape(-1, side, side)):
+        top, left = i // columns * (side + gap), i % columns * (side + 2)
+        sheet[top : top + side, left : left + side] = image
+        for caption in panel["captions"][i : i + 1]:
+            ax.text(left + side / 2, top + side, caption, ha="center", va="top", fontsize=6)
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+
+
+def _draw_chart(ax: Any, panel: Panel) -> None:
+    for curve in panel["lines"]:
+        x, y, label, colour = curve["x"], curve["y"], curve["label"] or None, curve["colour"]
+        if curve.get("fill"):
+            ax.fill_between(x, y, panel["y"][0], color=colour, alpha=0.4, lw=0, label=label)
+        else:
+            style = "o" if curve.get("dots") else "--" if curve.get("dash") else "-"
+            ax.plot(x, y, style, color=colour, lw=1.5, ms=5, label=label)
+    ax.set(xlim=panel["x"], ylim=panel["y"], xlabel=panel["xlabel"])
+    for axis in ("x", "y"):
+        places, names = zip(*panel[f"{axis}ticks"], strict=True) if panel[f"{axis}ticks"] else ((), ())
+        ax.set(**{f"{axis}ticks": places, f"{axis}ticklabels": names})
+    if any(curve["label"] for curve in panel["lines"]):
+        ax.legend(fontsize=7)
