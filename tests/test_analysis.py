@@ -150,3 +150,13 @@ def test_ks_distances(prior):
 def test_bad_input_is_named(model, ask, message):
     with pytest.raises(InputError, match=message):
         ask(model)
+
+
+def test_white_stays_white_where_the_noise_goes_beyond_it():
+    white, black = (torch.full((5, 64), v, dtype=torch.uint8) for v in (255, 0))
+    assert disturb(white, noise=0.05).min() > 150 and disturb(black, noise=0.05).max() < 100
+    assert (disturb(white, noise=0.05) == 255).float().mean() > 0.4
+
+
+def test_walks_have_51_points_by_themselves(model):
+    assert all(len(line) == 51 for line in walks(model, torch.rand(2, 4).double()).values())

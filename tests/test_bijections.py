@@ -164,3 +164,9 @@ def test_mask_of_another_length_than_the_conditioner():
 def test_wrong_conditioner(arguments):
     with pytest.raises(InputError, match=f"{next(iter(arguments))} = .*expected"):
         make_conditioner(parity_mask(4), **arguments)
+
+
+@pytest.mark.parametrize("dim", [0, -1, 2.5, "4", None])
+def test_a_scaling_layer_of_no_size_is_refused(dim):
+    with pytest.raises(InputError, match=r"^dim = .*expected"):
+        Scaling(dim)

@@ -284,3 +284,16 @@ def test_damaged_file(tmp_path, mnist_dir):
         with pytest.raises(InputError, match=advice):
             load_pixels("mnist", "train", tmp_path)
         assert (raw / "train-images-idx3-ubyte").read_bytes() == content
+
+
+def test_missing_files_are_fetched_unless_told_otherwise(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", lambda *a, **k: asked.append(a))
+    for load in (load_pixels, load_digits):
+        with pytest.raises(InputError):
+            load("mnist", "train", tmp_path)
+        assert asked
+        asked.clear()
+        with pytest.raises(InputError):
+            load("mnist", "train", tmp_path, download=False)
+        assert not asked

@@ -69,3 +69,21 @@ def test_bad_input(model):
         evaluate(model, torch.zeros(3, 100, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"expected torch\.uint8"):
         evaluate(model, torch.zeros(3, 784))
+
+
+def test_the_line_that_is_printed(model):
+    pixels = load_pixels("mnist-sample", "test")[:7]
+    assert str(evaluate(model, pixels)).endswith("bits/dim (7 images, 1 noise draw)")
+    assert str(evaluate(model, pixels, draws=2)).endswith("(7 images, 2 noise draws)")
+    assert str(evaluate(model, pixels, importance=2)).endswith("1 noise draw, importance-weighted over 2)")
+
+
+def test_the_shipped_numbers_are_of_batches_of_500(model):
+    """The noise is drawn batch by batch: of another size, every number would change in its last digits."""
+    pixels = load_pixels("mnist-sample", "train")[:1100]
+    assert evaluate(model, pixels).nats == evaluate(model, pixels, 1, 0, 500).nats != evaluate(model, pixels, 1, 1).nats
+
+
+def test_one_image_has_no_standard_error(model):
+    pixels = load_pixels("mnist-sample", "test")[:2]
+    assert math.isnan(evaluate(model, pixels[:1]).standard_error) and evaluate(model, pixels).standard_error > 0

@@ -88,3 +88,61 @@ def test_bad_input(change, message, model, images):
         next(inpaint(model, images, **({"hidden": hidden_part("top", 4)} | change)))
     with pytest.raises(InputError, match="part = 'middle'; expected one of top"):
         hidden_part("middle")
+
+
+def test_the_preconditioned_rule_is_adam_with_steps_that_shrink(images):
+    """By hand, on a density whose gradient is known: log p = -x^2 / 2."""
+    model = NICE(dim=16, mid_dim=4, hidden=1, latent="normal").double()
+    hidden, n = hidden_part("top", 4), 12
+    states = [
+        x for x, _ in inpaint(model, images.double(), hidden, steps=n, generator=torch.Generator().manual_seed(3))
+    ]
+    x = states[0]
+    first = second = torch.zeros_like(x)
+    for i, after in enumerate(states[1:]):
+        first, second = 0.9 * first - 0.1 * x, 0.99 * second + 0.01 * x.square()
+        unbiased, size = first / (1 - 0.9 ** (i + 1)), (second / (1 - 0.99 ** (i + 1))).sqrt()
+        x = torch.where(hidden, (x + 0.3 * (1 - i / n) ** 2 * unbiased / size).clamp(0, 1), x)
+        assert torch.allclose(after, x, atol=1e-6), i
+        x = after
+
+
+def test_the_papers_steps_shrink_as_a_i_does():
+    model = NICE(dim=16, mid_dim=4, hidden=1, latent="normal")
+    hidden, middle = torch.ones(16, dtype=torch.bool), torch.full((300, 16), 0.5)
+    states = [x for x, _ in inpaint(model, middle, hidden, "paper", 30, torch.Generator().manual_seed(0))]
+    for i in (0, 10, 29):
+        moved = states[i + 1] - states[i]
+        inside = ((states[i + 1] > 0) & (states[i + 1] < 0.99)).all(0) | (states[i] > 0.3) & (states[i] < 0.7)
+        assert moved[inside].std() == pytest.approx(10 / (100 + i), rel=0.1)
+
+
+def test_where_the_density_is_no_number_the_picture_stays_one(images):
+    """A diverged model: hidden pixels go black, visible ones stay."""
+    model = NICE(dim=16, mid_dim=4, hidden=1)
+    torch.nn.init.constant_(model.scaling.log_scale, torch.nan)
+    hidden = hidden_part("top", 4)
+    *_, (x, nats) = inpaint(model, images, hidden, steps=2)
+    assert nats.isnan().all() and (x[:, hidden] == 0).all() and torch.equal(x[:, ~hidden], images[:, ~hidden])
+
+
+def test_two_hundred_steps_by_itself(images):
+    assert len(list(inpaint(NICE(dim=16, mid_dim=2, hidden=1), images, hidden_part("left", 4)))) == 201
+    assert hidden_part("top").shape == (784,)
+
+
+def test_each_image_may_hide_pixels_of_its_own(model, images):
+    hidden = torch.stack([hidden_part(part, 4) for part in ("top", "left", "centre")])
+    *_, (x, _) = inpaint(model, images, hidden, steps=3)
+    assert torch.equal(x[~hidden], images[~hidden]) and not torch.isclose(x[hidden], images[hidden]).any()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_bright_pixel_stops_just_below_one(rule):
+    """The density rises without end: log p grows with x."""
+    model = NICE(dim=4, mid_dim=2, hidden=1, latent="normal")
+    last = model.couplings[-1].conditioner[-1]
+    torch.nn.init.constant_(last.bias, -50.0)
+    torch.nn.init.constant_(model.couplings[0].conditioner[-1].bias, -50.0)
+    *_, (x, _) = inpaint(model, torch.full((1, 4), 0.5), torch.ones(4, dtype=torch.bool), rule, 20)
+    assert x.max() == 1 - torch.finfo(torch.float32).eps and (x < 1).all()

@@ -75,3 +75,19 @@ def test_samples(prior):
     assert abs(z.var() - prior.variance) < 5 * math.sqrt((fourth - float(prior.variance) ** 2) / n)
     again = prior.sample((n,), torch.Generator().manual_seed(0))
     assert torch.equal(z, again.double()) and prior.sample((2, 3)).shape == (2, 3)
+
+
+@both
+def test_no_gradient_goes_through_a_sample(prior):
+    """torch's own code asks has_rsample; a sample that pretended would train nothing."""
+    assert not prior.has_rsample and not prior.sample((3,)).requires_grad
+    with pytest.raises(NotImplementedError):
+        prior.rsample((3,))
+
+
+def test_samples_are_drawn_where_their_generator_is():
+    assert StandardLogistic().sample((2,)).device.type == "cpu"
+    torch.manual_seed(5)
+    free = StandardLogistic().sample((4,))
+    torch.manual_seed(5)
+    assert torch.equal(free, StandardLogistic().icdf(torch.rand(4)))

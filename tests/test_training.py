@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -18,8 +20,9 @@ from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initiali
 from nicelib.checkpoints import load_model
 from nicelib.evaluation import evaluate
 from nicelib.training import lr_factor, make_optimiser, resolve_precision, shift_images, train_step
-from nicelib.training.batches import order_of_epoch, stream
+from nicelib.training.batches import draw_batch, order_of_epoch, stream
 from nicelib.training.graph import WARM_UP, CapturedStep, check_graph
+from nicelib.training.loop import _Run
 from nicelib.training.resume import _checksum
 
 TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2, "device": "cpu"}
@@ -489,7 +492,7 @@ def test_optimiser_groups():
     model = NICE(dim=8, mid_dim=4, hidden=1)
     groups = make_optimiser(model, config).param_groups
     assert [g["weight_decay"] for g in groups] == [0.3, 0, 0] and groups[2]["lr"] == 0.02
-    assert groups[0]["betas"] == (0.8, 0.95)
+    assert groups[0]["betas"] == (0.8, 0.95) and all(g["fused"] for g in groups)
     assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in model.parameters())
     assert len(groups[2]["params"]) == 1 and groups[2]["params"][0] is model.scaling.log_scale
 
@@ -588,3 +591,109 @@ def test_shifted_images_move_by_at_most_one_pixel_and_stay_integers():
     unmoved = (shifted == image).all((1, 2)).float().mean()
     assert abs(unmoved - (0.5 + 0.5 / 9)) < 0.08
     assert not shifted[:, 27].any()  # what left at the top did not come in at the bottom
+
+
+@pytest.mark.parametrize("images", [4500, 1000])
+def test_an_epoch_shows_each_image_once(images, monkeypatch):
+    """In batches of the size that was asked for, in an order of its own each epoch; what does not fill one waits."""
+    shown = []
+
+    def spy(pixels, *rest):
+        shown.append([bytes(row) for row in pixels.numpy()])
+        return draw_batch(pixels, *rest)
+
+    pixels = load_pixels()
+    monkeypatch.setattr("nicelib.training.loop.draw_batch", spy)
+    monkeypatch.setattr("nicelib.training.loop.load_pixels", lambda *_, **__: pixels[:images])
+    run(batch_size=300, mid_dim=4)
+    steps = images // 300
+    assert [len(batch) for batch in shown] == [300] * 2 * steps
+    first, second = ([row for batch in shown[i * steps :][:steps] for row in batch] for i in (0, 1))
+    known = {bytes(row) for row in pixels[:images].numpy()}
+    assert len(set(first)) == len(set(second)) == 300 * steps and set(first) <= known and first != second
+
+
+def test_one_process_of_a_machine_fetches_the_data(monkeypatch):
+    for local, wanted in (("0", ["load", "load", "wait"]), ("1", ["wait", "load", "load"]), (None, ["load", "load"])):
+        done = []
+        monkeypatch.setattr("nicelib.training.loop.distributed.barrier", lambda done=done: done.append("wait"))
+        monkeypatch.setattr(
+            "nicelib.training.loop.load_pixels", lambda *_, done=done, **__: done.append("load") or torch.zeros(1)
+        )
+        monkeypatch.setenv("LOCAL_RANK", local or "0")
+        half_made = object.__new__(_Run)
+        half_made.world, half_made.config, half_made.device = (
+            2 if local else 1,
+            TrainConfig(**TINY),
+            torch.device("cpu"),
+        )
+        half_made._load(None)
+        assert done == wanted
+
+
+@pytest.mark.parametrize("name", ["broadcast_buffers", "forward_sync_buffers"])
+def test_buffers_are_not_sent_around_by_the_name_that_torch_has_for_it(name, monkeypatch):
+    """torch warns of the old one, in every process; masks and units never change."""
+    given = []
+    wrapper = eval(f"lambda model, {name}=True: given.append({name}) or model", {"given": given})
+    monkeypatch.setattr("nicelib.training.loop.DistributedDataParallel", wrapper)
+    monkeypatch.setattr("nicelib.training.loop.start_process", lambda device: (2, 0, torch.device("cpu")))
+    monkeypatch.setattr("nicelib.training.loop._Run._load", lambda *_: [load_pixels()[:200], load_pixels()[:50]])
+    started = _Run(TrainConfig(**TINY), None, None, None)
+    started.begin(False)
+    assert given == [False]
+
+
+def test_the_bar_says_which_epoch_it_is(capsys):
+    list(train(TrainConfig(**TINY), progress=True))
+    bar = capsys.readouterr().err
+    assert "epoch 1" in bar and "epoch 2" in bar and "/45" in bar
+    list(train(TrainConfig(**TINY)))
+    assert capsys.readouterr().err == ""
+
+
+def test_speed_is_of_the_steps_that_were_done(monkeypatch):
+    """A resumed epoch: of its own steps alone."""
+    clock = iter(range(0, 10_000, 5))
+    monkeypatch.setattr("nicelib.training.loop.time.perf_counter", lambda: float(next(clock)))
+    started = _Run(TrainConfig(**TINY), None, None, None)
+    started.begin(False)
+    started.state["step"] = 35
+    started.do_steps(threading.Event(), False, lambda *_: None)
+    assert started.images_per_s == 10 * 100 / 5 and started.state["seconds"] == 5
+
+
+def test_one_bad_number_cannot_start_a_model():
+    for bad in (torch.nan, torch.inf):
+        x = torch.rand(50, 8)
+        x[3, 2] = bad
+        with pytest.raises(InputError, match="NaN or infinity"):
+            initialise_from_data(NICE(dim=8, mid_dim=4, hidden=1), x)
+
+
+def test_one_step_by_hand():
+    """Plain Adam, the gradient of the mean nats cut to the norm that was asked for."""
+    model, x = TrainConfig(mid_dim=4, hidden=1).build(8), torch.rand(20, 8, generator=torch.Generator().manual_seed(0))
+    initialise_from_data(model, x)
+    twin = copy.deepcopy(model)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+    loss = train_step(model, optimiser, x, clip=0.5)
+    mean = twin.log_prob(x).mean()
+    assert loss.item() == pytest.approx(-mean.item(), rel=1e-5) and not loss.requires_grad
+    gradients = torch.autograd.grad(mean, list(twin.parameters()))
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    assert norm > 0.6
+    for p, q, g in zip(model.parameters(), twin.parameters(), gradients, strict=True):
+        assert torch.allclose(p, q + 0.5 * g / norm, atol=1e-5)
+
+
+def test_what_is_written_when(tmp_path, monkeypatch):
+    """A minute after the last resume.pt another one, whatever save_every says."""
+    now, written = [0.0], []
+    monkeypatch.setattr("nicelib.training.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "nicelib.training.loop.write_resume", lambda out, content: written.append(content["state"]["epoch"])
+    )
+    for _ in train(TrainConfig(**TINY | {"max_iter": 6, "save_every": 100, "mid_dim": 4}), out=tmp_path):
+        now[0] += 25
+    assert written == [4, 6]  # at 75 seconds, and at the end
