@@ -55,7 +55,7 @@ def evaluate(
     Raises:
         InputError: no images, no draws, importance below 1, pixels of the wrong dtype or shape.
     """
-    check_tensor("pixels", pixels, "torch.uint8 (N, D)", lambda pixels: pixels.ndim > 0)
+    check_tensor("pixels", pixels, "torch.uint8 (N, D)", lambda pixels: pixels.ndim > 0 and not pixels.is_meta)
     at_least(1, images=len(pixels))
     draws, batch_size, importance = at_least(1, draws=draws, batch_size=batch_size, importance=importance)
     (seed,), model = at_least(0, seed=seed), unwrap(model)
