@@ -1,9 +1,11 @@
-"""Notebook 07 in a real browser: JupyterLab (and Voila, where installed) on loopback, Debian's Chromium, Playwright."""
+"""The explorer in a real browser: JupyterLab (and Voila, where installed) on loopback, Debian's Chromium, Playwright."""
 
 import importlib.util
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -11,7 +13,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
+from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import ROOT
 
@@ -77,199 +82,384 @@ class Explorer:
         if message.type == "error" and not resource:
             self.errors.append(f"console: {message.text}")
 
-    def row(self, label):
-        """The visible control with this label."""
-        return self.page.locator(".widget-inline-hbox:visible", has=self.page.get_by_text(label, exact=True)).first
+    @property
+    def root(self):
+        return self.page.locator(".nice")
 
-    def slider(self, label):
-        return self.row(label).locator(".noUi-handle")
+    def control(self, label):
+        return self.root.locator(".left").get_by_label(label, exact=True)
 
     def button(self, label):
-        return self.page.locator("button.widget-button:visible", has_text=label).first
+        return self.root.get_by_role("button", name=re.compile(f"^({label}|[0-9]+ {label})$"))
 
-    def open_tab(self, title):
-        self.page.get_by_role("tab", name=title, exact=True).click()
-        self.page.wait_for_function("document.querySelectorAll('img.widget-image').length > 0")
+    def tab(self, title):
+        self.root.get_by_role("tab", name=title, exact=True).click()
         self.settle()
 
-    @property
-    def image(self):
-        return self.page.locator("img.widget-image:visible").first
+    def panel(self, title):
+        return self.root.locator("figure", has=self.page.get_by_text(title, exact=True)).last
 
-    def pixels(self):
-        """The bytes of the picture in the page."""
+    def drawn(self):
+        """Which picture stands there: tab and number."""
         return self.page.evaluate(
-            """async () => {
-                const seen = [...document.querySelectorAll('img.widget-image')].filter((i) => i.offsetParent);
-                const bytes = new Uint8Array(await (await fetch(seen[0].src)).arrayBuffer());
-                return Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))).join();
-            }"""
+            "() => (v => v && v.getAttribute('aria-label') + v.dataset.drawn)(document.querySelector('.nice .view'))"
         )
 
-    def settle(self, quiet=0.6, limit=30):
+    def settle(self, quiet=0.7, limit=60):
         """Wait until the picture has not changed for a while."""
         end, last, since = time.monotonic() + limit, None, time.monotonic()
         while time.monotonic() < end:
-            now = self.image.get_attribute("src") if self.image.count() else None
-            if now != last:
+            now = self.drawn()
+            if now != last or self.root.locator(".view section").count() == 0:
                 last, since = now, time.monotonic()
-            elif now and time.monotonic() - since > quiet:
+            elif time.monotonic() - since > quiet:
                 return
             self.page.wait_for_timeout(50)
         raise AssertionError("the picture never came to rest")
 
     def changes(self, act):
-        """act() changes the picture."""
-        before = self.pixels()
+        """act() brings a new picture."""
+        before = self.drawn()
         act()
-        end = time.monotonic() + 15
-        while self.pixels() == before:
-            assert time.monotonic() < end, "the picture did not change"
-            self.page.wait_for_timeout(50)
+        self.page.wait_for_function(
+            "was => (v => v.getAttribute('aria-label') + v.dataset.drawn !== was)(document.querySelector('.nice .view'))",
+            arg=before,
+            timeout=60_000,
+        )
         self.settle()
 
     def press(self, label, key, times=1):
         for _ in range(times):
-            self.slider(label).press(key)
+            self.control(label).press(key)
 
-    def milliseconds(self, label, presses=15):
-        """From the release of an arrow key on a slider to the new picture, decoded, in the page: one number a press."""
+    def said(self):
+        return self.root.locator(".line").first.inner_text()
+
+    def frames(self):
+        """What the player's two screens show."""
+        return self.page.evaluate(
+            "() => [...document.querySelectorAll('.nice .play canvas')].map((c) => c.toDataURL())"
+        )
+
+    def milliseconds(self, label, key="ArrowLeft", presses=11):
+        """From the release of a key to the new picture in the page: one number a press."""
         self.page.evaluate(
             """() => {
-                const image = [...document.querySelectorAll('img.widget-image')].filter((i) => i.offsetParent)[0];
                 window.times = [];
                 document.addEventListener('keyup', () => { window.released = performance.now(); }, true);
-                new MutationObserver(async () => {
-                    const now = image.src;
-                    await image.decode();
-                    if (image.src === now) window.times.push(performance.now() - window.released);
-                }).observe(image, { attributes: true, attributeFilter: ['src'] });
+                new MutationObserver(() => {
+                    requestAnimationFrame(() => window.times.push(performance.now() - window.released));
+                }).observe(document.querySelector('.nice .view'), { attributes: true, attributeFilter: ['data-drawn'] });
             }"""
         )
         for i in range(presses):
-            self.slider(label).press("ArrowLeft")
+            self.control(label).press(key)
             self.page.wait_for_function(f"window.times.length > {i}")
         return self.page.evaluate("window.times")
 
 
-def play(explorer):
-    """Every tab: controls moved, buttons pressed, the picture changes each time."""
+def look_through_samples(explorer):
     explorer.settle()
     for key in ("ArrowLeft", "ArrowRight"):
         explorer.changes(lambda key=key: explorer.press("temperature", key, 3))
     explorer.changes(lambda: explorer.button("New samples").click())
+    assert explorer.control("seed").input_value() == "1"
     explorer.button("Save as PNG").click()
     explorer.page.get_by_text("saved ").wait_for()
+    explorer.button("Copy as code").click()
+    explorer.page.get_by_text("copied: explorer.sample.show(seed=1)").wait_for()
+    explorer.changes(lambda: explorer.button("Reset").click())
+    assert explorer.control("seed").input_value() == "0"
+    explorer.root.get_by_role("button", name=re.compile("^36 samples, image 2:")).click()  # hand it over
+    explorer.changes(lambda: explorer.root.locator(".hand").get_by_role("button", name="Likelihood").click())
+    assert explorer.root.get_by_role("tab", selected=True).inner_text() == "Likelihood"
+    explorer.tab("Sample")
 
-    explorer.page.get_by_role("tab", name="Sample", exact=True).focus()  # by keyboard alone
+
+def walk(explorer, kernel=None):
+    explorer.root.get_by_role("tab", name="Sample", exact=True).focus()  # by keyboard alone
     explorer.page.keyboard.press("ArrowRight")
-    explorer.page.keyboard.press("Enter")
-    explorer.slider("t, from a (0) to b (1)").wait_for()
-    explorer.settle()
-    explorer.changes(lambda: explorer.press("t, from a (0) to b (1)", "ArrowRight", 5))
-    explorer.changes(lambda: explorer.press("digit b (number)", "ArrowLeft"))
+    explorer.changes(lambda: explorer.page.keyboard.press("Enter"))
+    gallery = explorer.root.get_by_role("group", name="Gallery of real digits")
+    explorer.changes(lambda: gallery.get_by_role("button", name=re.compile("^a 3, number")).first.click())
+    assert explorer.root.locator(".chain button").count() == 3
+    gallery.get_by_role("button").first.focus()
+    explorer.page.keyboard.press("ArrowRight")
+    explorer.page.keyboard.press("ArrowDown")
+    explorer.changes(lambda: explorer.page.keyboard.press("Enter"))
+    assert explorer.root.locator(".chain button").last.get_attribute("title").startswith("a 1, number 51.")
+    explorer.changes(lambda: explorer.root.locator(".chain button").last.click())  # out again
+    assert explorer.root.locator(".chain button").count() == 3
+    if kernel:
+        os.kill(kernel, signal.SIGSTOP)  # whatever moves now moves without it
+    try:
+        explorer.button("Play").click()
+        seen = []
+        for _ in range(4):
+            explorer.page.wait_for_timeout(300)
+            seen.append(str(explorer.frames()))
+        assert len(set(seen)) == 4, "the walk does not move"
+        explorer.button("Pause").click()
+        rest = explorer.frames()
+        explorer.page.wait_for_timeout(300)
+        assert explorer.frames() == rest
+        time_slider = explorer.root.locator(".time input")
+        time_slider.press("Home")
+        assert explorer.frames()[0] == explorer.frames()[1] != rest[0]  # both walks begin at the same digit
+    finally:
+        if kernel:
+            os.kill(kernel, signal.SIGCONT)
+    explorer.tab("Layers")
+    before = explorer.frames()
+    explorer.root.locator(".time input").press("PageUp")
+    assert explorer.frames() != before
+    explorer.changes(lambda: explorer.button("New code").click())
 
-    explorer.open_tab("Spectrum")
-    explorer.changes(lambda: explorer.press("k dimensions kept", "PageDown"))
+
+def turn_and_draw(explorer):
+    explorer.tab("Spectrum")
+    explorer.changes(lambda: explorer.press("k kept", "PageDown"))
     explorer.changes(lambda: explorer.press("its z", "ArrowLeft"))
-
-    explorer.open_tab("Likelihood")
-    pad = explorer.page.locator("canvas[role=application]:visible")
+    explorer.tab("Likelihood")
+    pad = explorer.root.get_by_role("application")
     explorer.changes(lambda: explorer.button("Clear the pad").click())
+    empty = explorer.said()
+    assert "likelier than 499 of 500" in empty
     box = pad.bounding_box()
 
     def draw():
         explorer.page.mouse.move(box["x"] + 80, box["y"] + 40)
         explorer.page.mouse.down()
-        for y in range(50, 200, 10):
+        for y in range(50, 180, 10):
             explorer.page.mouse.move(box["x"] + 120, box["y"] + y)
         explorer.page.mouse.up()
 
     explorer.changes(draw)
+    drawn = explorer.said()
+    assert drawn != empty
+    explorer.button("Erase").click()
+    explorer.changes(draw)
+    assert explorer.said() != drawn
+    explorer.changes(lambda: explorer.button("Undo").click())
+    assert explorer.said() == drawn
+    explorer.changes(lambda: explorer.button("Undo").click())
+    assert explorer.said() == empty
+    explorer.button("Pen").click()
     pad.focus()
 
     def draw_by_keyboard():
-        explorer.page.keyboard.press("Space")
-        for _ in range(5):
-            explorer.page.keyboard.press("ArrowRight")
-        explorer.page.keyboard.press("Space")
+        for key in ("Space", *["ArrowRight"] * 5, "Space"):
+            explorer.page.keyboard.press(key)
 
     explorer.changes(draw_by_keyboard)
     explorer.page.keyboard.press("Tab")  # the pad lets go
     assert not pad.evaluate("pad => pad === document.activeElement")
-    explorer.changes(lambda: explorer.press("turn (degrees)", "ArrowRight"))
+    explorer.changes(lambda: explorer.press("turn", "ArrowRight"))
+    assert "applied: turn 5" in explorer.said()
+    explorer.panel("nats a pixel gives").locator("canvas").hover(position={"x": 3, "y": 3})
+    explorer.page.get_by_text(re.compile("^row 0, column 0: [0-9.]+ nats$")).wait_for()
+    explorer.changes(lambda: explorer.button("Reset").click())
+    assert "applied: nothing" in explorer.said()
 
-    explorer.open_tab("Inpainting")
-    explorer.changes(lambda: explorer.row("hidden part").locator("select").select_option("left"))
-    explorer.changes(lambda: explorer.button("Start").click())  # returns when it is over
-    explorer.page.get_by_text("step 200 of 200").wait_for()
+
+def inpaint(explorer):
+    explorer.tab("Inpainting")
+    explorer.changes(lambda: explorer.control("hidden").select_option("left"))
+    explorer.button("Hide").click()
+    explorer.changes(lambda: explorer.root.get_by_role("application").click(position={"x": 150, "y": 120}))
+    assert explorer.control("hidden").evaluate("s => s.selectedOptions[0].text") == "your brush"
+    explorer.changes(lambda: explorer.control("steps").press("Home"))
+    explorer.changes(lambda: explorer.button("Start").click())
+    explorer.page.get_by_text("step 50 of 50").wait_for(timeout=60_000)
+    explorer.changes(lambda: explorer.control("steps").press("End"))
     explorer.button("Start").click()
-    explorer.button("Start again").wait_for()
+    explorer.page.wait_for_function("() => !document.querySelector('.nice [data-do=stop]').disabled")
     explorer.button("Stop").click()
     explorer.settle()
-    assert explorer.page.get_by_text("step 200 of 200").count() == 0
+    assert explorer.page.get_by_text("of 3000").inner_text().split()[1] != "3000"
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_explorer_in_jupyterlab(theme, browser, tmp_path):
-    settings = SETTINGS | {THEME: {"theme": theme}}
-    for name, content in settings.items():
-        path = tmp_path / "settings" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
-    shutil.copy(NOTEBOOK, tmp_path)
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
-    command += ["--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=test", f"--ServerApp.root_dir={tmp_path}"]
-    command += [f"--LabApp.user_settings_dir={tmp_path / 'settings'}"]
-    server = start_server(command, f"{url}/api?token=test", tmp_path)
-    try:
-        page = browser.new_page(viewport={"width": 1400, "height": 1100})
+def compare_and_tour(explorer):
+    explorer.tab("Sample")
+    explorer.changes(lambda: explorer.button("one logistic a pixel").click())
+    assert explorer.root.locator(".view h4").all_inner_texts() == ["the shipped model", "one logistic a pixel"]
+    explorer.changes(lambda: explorer.button("one logistic a pixel").click())
+    assert explorer.root.locator(".view section").count() == 1
+    said = {}
+    for stop in explorer.root.get_by_role("group", name="A tour").get_by_role("button").all():
+        before = explorer.drawn()
+        stop.click()
+        explorer.settle()
+        assert stop.get_attribute("aria-pressed") == "true" and (explorer.drawn() != before or not said)
+        said[stop.inner_text()] = explorer.root.locator(".say").inner_text()
+    assert len(set(said.values())) == 10
+    explorer.button("Upside down").click()
+    explorer.page.get_by_text("applied: turn 180").wait_for()
+    explorer.tab("Sample")
+
+
+def fits(explorer):
+    """Nothing is cut off at the right, no control is without words, no picture is a stamp."""
+    for title in ("Sample", "Code space", "Layers", "Spectrum", "Likelihood", "Inpainting"):
+        explorer.tab(title)
+        assert explorer.root.evaluate("n => n.scrollWidth <= n.clientWidth + 1"), title
+        wide = explorer.page.evaluate(
+            "() => [...document.querySelectorAll('.nice .view canvas, .nice .plot')].map((c) => c.clientWidth)"
+        )
+        assert min(wide) >= 22, (title, min(wide))
+        nameless = explorer.page.evaluate(
+            """() => [...document.querySelectorAll('.nice button, .nice input, .nice select, .nice canvas, .nice [role]')]
+                .filter((n) => !(n.getAttribute('aria-label') || n.title || n.innerText) && !n.closest('button, .thumb'))
+                .map((n) => n.outerHTML)"""
+        )
+        assert not nameless and "null" not in explorer.root.evaluate(
+            "n => [...n.querySelectorAll('[title]')].map((m) => m.title)"
+        )
+
+
+class Lab:
+    """JupyterLab with notebook 07, and one that holds the explorer's cell alone."""
+
+    def __init__(self, folder, theme):
+        for name, content in (SETTINGS | {THEME: {"theme": theme}}).items():
+            path = folder / "settings" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content), encoding="utf-8")
+        shutil.copy(NOTEBOOK, folder)
+        cell = "from nicelib.explorer import SampleExplorer\nexplorer = SampleExplorer()\nexplorer"
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=kernel)
+        nbformat.write(book, folder / "cell.ipynb")
+        self.folder, port = folder, free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
+        command += ["--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=test", f"--ServerApp.root_dir={folder}"]
+        command += [f"--LabApp.user_settings_dir={folder / 'settings'}", f"--LabApp.workspaces_dir={folder / 'work'}"]
+        self.server = start_server(command, f"{self.url}/api?token=test", folder)
+
+    def open(self, browser, name, **size):
+        """The explorer of a notebook, all of whose cells were run."""
+        page = browser.new_page(viewport=size or {"width": 1280, "height": 720})
         explorer = Explorer(page)
-        page.goto(f"{url}/lab/tree/{NOTEBOOK.name}?token=test")
-        page.locator(".jp-CodeCell").first.wait_for(timeout=120_000)
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=120_000)
-        page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)  # else "Run All Cells" finds no kernel
+        page.goto(f"{self.url}/lab/tree/{name}?token=test")
+        page.locator(".jp-CodeCell").first.wait_for(timeout=180_000, state="attached")
+        page.get_by_text("(ipykernel) | Idle").wait_for(timeout=180_000)  # else "Run All Cells" finds no kernel
+        if page.locator("#filebrowser").is_visible():
+            page.keyboard.press("Control+b")
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        explorer.image.wait_for(timeout=180_000)
-        prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
-        page.wait_for_function(
-            """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
-                .every((p) => /^\\[\\d+\\]:/.test(p.innerText))""",
-            timeout=180_000,
-        )
-        assert prompts.count() >= 10
-        assert (
-            page.locator(
-                ".jp-OutputArea-output[data-mime-type*=stderr], .jp-RenderedText[data-mime-type*=error]"
-            ).count()
-            == 0
-        )
-        explorer.image.scroll_into_view_if_needed()
-        play(explorer)
-        explorer.open_tab("Sample")
-        times = explorer.milliseconds("temperature")
-        print(
-            f"\n{theme}: slider release to new picture, 64 samples: median {statistics.median(times):.0f} ms "
-            f"({min(times):.0f} to {max(times):.0f}); target 150 ms"
-        )
-        assert statistics.median(times) < 500
-        folder = os.environ.get("NICE_SCREENSHOTS")
-        if folder:
-            for title in ("Sample", "Code space", "Spectrum", "Likelihood", "Inpainting"):
-                explorer.open_tab(title)
-                page.screenshot(path=f"{folder}/{theme.split()[-1]}_{title.replace(' ', '_')}.png")
-        page.locator(".jp-CodeCell", has=explorer.image).locator(".jp-InputArea-editor").first.click()
-        page.keyboard.press("Control+Enter")  # another explorer takes the place of this one
-        explorer.page.get_by_role("tab", name="Sample", exact=True).wait_for()
+        page.locator(".nice .view section").first.wait_for(timeout=300_000)
+        return explorer
+
+    def kernel(self):
+        """The process of the only kernel."""
+        with urllib.request.urlopen(f"{self.url}/api/kernels?token=test", timeout=10) as answer:
+            (one,) = json.load(answer)
+        for entry in os.listdir("/proc"):
+            with suppress(OSError):
+                if entry.isdigit() and one["id"].encode() in (Path("/proc") / entry / "cmdline").read_bytes():
+                    return int(entry)
+
+    def close(self):
+        self.server.terminate()
+        self.server.wait(20)
+        assert "Traceback" not in (self.folder / "server.log").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def lab(request, tmp_path):
+    lab = Lab(tmp_path, getattr(request, "param", "JupyterLab Light"))
+    yield lab
+    lab.close()
+
+
+@pytest.mark.parametrize("lab", ["JupyterLab Light", "JupyterLab Dark"], indirect=True, ids=["light", "dark"])
+def test_everything_can_be_played(lab, browser, request):
+    explorer = lab.open(browser, "cell.ipynb", width=1400, height=1100)
+    linux = sys.platform == "linux"
+    look_through_samples(explorer)
+    walk(explorer, lab.kernel() if linux else None)
+    turn_and_draw(explorer)
+    inpaint(explorer)
+    compare_and_tour(explorer)
+    background = explorer.root.evaluate("n => getComputedStyle(n).backgroundColor")
+    assert (sum(map(int, re.findall("[0-9]+", background)[:3])) < 200) == ("dark" in request.node.name)
+    if folder := os.environ.get("NICE_SCREENSHOTS"):
+        for title in ("Sample", "Code space", "Layers", "Spectrum", "Likelihood", "Inpainting"):
+            explorer.tab(title)
+            explorer.page.screenshot(path=f"{folder}/{request.node.name}_{title.replace(' ', '_')}.png")
+    assert not explorer.errors
+
+
+def test_it_fits_the_page_and_grows_with_it(lab, browser):
+    explorer = lab.open(browser, "cell.ipynb")
+    stamp = explorer.root.locator(".view .tile canvas").first.evaluate("c => c.clientWidth")
+    for title in ("Sample", "Code space", "Layers", "Spectrum", "Likelihood", "Inpainting"):
+        explorer.tab(title)
+        explorer.root.scroll_into_view_if_needed()
+        assert explorer.root.evaluate("n => n.clientHeight") < 720 - 130, f"{title}: a part of it is below the fold"
+    fits(explorer)
+    for width, height in ((800, 1000), (1900, 1000)):
+        explorer.page.set_viewport_size({"width": width, "height": height})
+        fits(explorer)
+    explorer.tab("Sample")
+    assert explorer.root.locator(".view .tile canvas").first.evaluate("c => c.clientWidth") > 1.3 * stamp
+    assert not explorer.errors
+
+
+def test_run_again_and_again(lab, browser):
+    """Memory comes back; the newest explorer answers."""
+    explorer, size = lab.open(browser, "cell.ipynb"), []
+    for run in range(10):
+        explorer.page.locator(".jp-CodeCell .jp-InputArea-editor").first.click()
+        explorer.page.keyboard.press("Control+Enter")
+        explorer.page.locator(".jp-InputPrompt").get_by_text(f"[{run + 2}]").wait_for(timeout=120_000)
+        explorer.page.locator(".nice .view section").first.wait_for(timeout=120_000)
         explorer.settle()
-        explorer.changes(lambda: explorer.press("temperature", "ArrowLeft", 3))
-        assert not explorer.errors
-        assert "Traceback" not in (tmp_path / "server.log").read_text(encoding="utf-8")
-    finally:
-        server.terminate()
-        server.wait(20)
+        if sys.platform == "linux":
+            status = (Path("/proc") / str(lab.kernel()) / "status").read_text(encoding="utf-8")
+            size.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024)
+    assert not size or size[-1] - size[3] < 80, f"megabytes after each run: {size}"
+    assert explorer.root.count() == 1
+    explorer.changes(lambda: explorer.press("temperature", "ArrowLeft", 3))
+    assert not explorer.errors
+
+
+def test_from_release_to_picture(lab, browser):
+    explorer = lab.open(browser, "cell.ipynb")
+    for title, label in TIMED.items():
+        explorer.tab(title)
+        if label:
+            times = explorer.milliseconds(label)
+            median = statistics.median(times)
+            print(f"\n{title}: release to picture, median {median:.0f} ms ({min(times):.0f} to {max(times):.0f})")
+            assert median < 1000  # the aim is 100 on two quiet cores; a crowded machine takes longer
+
+
+TIMED = {
+    "Sample": "temperature",
+    "Layers": "seed of the code",
+    "Spectrum": "its z",
+    "Likelihood": "turn",
+    "Inpainting": "seed",
+}
+
+
+def test_notebook_07_runs_to_its_end(lab, browser):
+    explorer = lab.open(browser, NOTEBOOK.name, width=1400, height=1100)
+    page = explorer.page
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+            .every((p) => /^\\[\\d+\\]:/.test(p.innerText))""",
+        timeout=400_000,
+    )
+    bad = page.locator(".jp-OutputArea-output[data-mime-type*=stderr], .jp-RenderedText[data-mime-type*=error]")
+    assert bad.count() == 0
+    explorer.root.scroll_into_view_if_needed()
+    explorer.settle()
+    assert explorer.control("temperature").input_value() == "1"  # the static pictures left it alone
+    explorer.changes(lambda: explorer.press("temperature", "ArrowLeft", 3))
+    assert not explorer.errors
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("voila"), reason="voila is not installed: pip install -e '.[voila]'")
@@ -280,9 +470,13 @@ def test_explorer_in_voila(browser, tmp_path):
     server = start_server(command, f"{url}/api", tmp_path)
     try:
         explorer = Explorer(browser.new_page(viewport={"width": 1400, "height": 1100}))
-        explorer.page.goto(url, timeout=180_000)
-        explorer.image.wait_for(timeout=180_000)
-        play(explorer)
+        explorer.page.goto(url, timeout=400_000)
+        explorer.root.locator(".view section").first.wait_for(timeout=400_000)
+        explorer.root.scroll_into_view_if_needed()
+        look_through_samples(explorer)
+        walk(explorer)
+        turn_and_draw(explorer)
+        compare_and_tour(explorer)
         if folder := os.environ.get("NICE_SCREENSHOTS"):
             explorer.page.screenshot(path=f"{folder}/voila.png")
         assert not explorer.errors

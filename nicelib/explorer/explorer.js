@@ -9,7 +9,8 @@ function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name.startsWith("aria-") || value) node.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : value);
+    else if (name.startsWith("aria-")) node.setAttribute(name, value);
+    else if (value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children);
   return node;
