@@ -1,8 +1,11 @@
 """The scripts under results/: what each fault breaks, and a runner that ends in time."""
 
 import json
+import math
 import os
+import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -11,7 +14,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from nicelib import NICE, RECIPES, TrainConfig, dequantise, evaluation, train
+from nicelib import NICE, RECIPES, TrainConfig, bits_per_dim, dequantise, evaluation, train
+from nicelib.checkpoints import read_header
+from nicelib.pretrained import WEIGHTS
 from nicelib.training import batches
 
 sys.path.insert(0, str(ROOT / "results"))
@@ -228,3 +233,93 @@ def test_a_run_that_fails_is_tried_once_more_without_a_graph(tmp_path, monkeypat
     all_runs.Runner(args, tmp_path).run()
     run = records(tmp_path)[0]["halves, seed 0"]
     assert (run["stopped"] == "at its end") == mends and ("capture" in run.get("log", "")) != mends
+
+
+#: what others report, and what a line of arithmetic gives: in no run of this project's
+OTHERS = {1980.50, 1933.89, 1932.70, 4.34, 4.356, 4.441, 4.443}
+
+
+def measured():
+    """Every number of runs.json that is no curve, with what the tables make of them: means, spreads, differences, bits."""
+    runs = json.loads((ROOT / "results" / "runs.json").read_text(encoding="utf-8"))
+    found, seeds = set(), {}
+    for run in runs:
+        for name, number in run.items():
+            if isinstance(number, int | float):
+                found.add(float(number))
+                seeds.setdefault((run["group"], run["what"], name), []).append(number)
+        if "train_by_epoch" in run:
+            held_out = run.get("validation_by_epoch") or run["test_by_epoch"]
+            at = run.get("best_epoch", len(held_out)) - 1
+            found |= {run["train_by_epoch"][at], run["train_by_epoch"][at] - held_out[at]}
+            found |= {run["train_by_epoch"][-1], held_out[-1], held_out[at] - held_out[-1]}
+    mean = {key: statistics.mean(numbers) for key, numbers in seeds.items()}
+    sound = mean["fault", "The sprint as it is", "validation"]
+    shipped = mean["shipped recipe", "shipped recipe", "validation"]
+    several = [key for key, numbers in seeds.items() if len(numbers) > 1]
+    found |= {mean[key] for key in several} | {statistics.stdev(seeds[key]) for key in several}
+    found |= {mean[key] - sound for key in several}
+    found |= {v - shipped for (group, _, name), v in mean.items() if group == "variant" and name == "validation"}
+    reports = [run["reports"] for run in runs if "reports" in run]
+    found |= {statistics.mean(r[name]["reported"] - r[name]["right"] for r in reports) for name in reports[0]}
+    header = read_header(WEIGHTS)
+    found |= {header[split][name] for split in ("test", "validation") for name in ("nats", "standard_error")}
+    found.add(statistics.stdev(run["validation"] for run in runs if run["group"] == "sprint"))
+    return found | {bits_per_dim(v) for v in found if abs(v) < 4000}
+
+
+def numbers_in(text, least=100.0):
+    """The numbers of a text, code and links aside: (as written, value, half a unit of its last digit); integers from ``least``."""
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)|\$[^$]*\$", " ", text).replace("\u2212", "-")
+    for written in re.findall(r"(?<![\w.,/-])[-+]?\d[\d,]*(?:\.\d+)?(?![\w/])", text):
+        digits = written.replace(",", "").lstrip("+")
+        whole, _, part = digits.partition(".")
+        zeros = 0 if part else len(whole) - len(whole.rstrip("0"))
+        if part or abs(float(digits)) >= least:
+            yield written, float(digits), 0.5 * 10.0 ** (zeros if not part else -len(part))
+
+
+def unfounded(text, pool, **least):
+    return [
+        written
+        for written, value, half in numbers_in(text, **least)
+        if not any(abs(abs(value) - abs(known)) <= half * 1.001 for known in pool)
+    ]
+
+
+def test_the_numbers_of_results_are_those_of_the_runs():
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8").split("## Speed")[0]
+    rare = {1465, -1448, 1517, -102_109, 1451, -1311, 1807}  # results/rare_ink.py prints them
+    settings = {0.99, 5.1, 0.01, 0.2, 2.11, 304.1}  # the last is notebook 08's integral
+    assert not unfounded(page, measured() | OTHERS | rare | settings, least=math.inf)
+    assert unfounded(page.replace("2413.57", "2413.75"), measured() | OTHERS | rare | settings, least=math.inf)
+
+
+def test_the_numbers_of_notebook_08_are_its_outputs_or_those_of_the_runs():
+    path = ROOT / "notebooks" / "08_break_it_yourself.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    printed = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+    pool = measured() | OTHERS | {value for _, value, _ in numbers_in(printed, least=0.0)}
+    settings = {
+        128,
+        255,
+        256,
+        784,
+        500,
+        4500,
+        250,
+        300,
+        1500,
+        50_000,
+        60_000,
+        10_000,
+        40_000,
+        0.001,
+        5.1,
+        2014,
+        1410.8516,
+    }
+    arithmetic = {1.81, 7.3, 1950.00, 3.4117, -2366.92, 1e6, 1e8, 2413}  # the last an exercise's answer
+    assert not unfounded(prose, pool | settings | arithmetic)
+    assert unfounded(prose.replace("2413.57", "2413.75"), pool | settings | arithmetic)
