@@ -27,9 +27,8 @@ def initialise_from_data(model: NICE, x: Tensor) -> None:
     """
     model = unwrap(model)
     couplings, scaling = model.couplings, model.scaling
-    check_tensor(
-        "x", x, f"floating-point (N, {model.dim})", lambda x: x.is_floating_point() and x.shape[1:] == (model.dim,)
-    )
+    like = lambda x: x.is_floating_point() and x.shape[1:] == (model.dim,) and not x.is_meta  # noqa: E731
+    check_tensor("x", x, f"floating-point (N, {model.dim})", like)
     if x.shape[0] < 2 or not x.isfinite().all():
         what = f"{x.shape[0]} images" if x.shape[0] < 2 else "images with NaN or infinity"
         raise InputError(f"{what} cannot start a model; expected two or more finite ones, better some thousands")
