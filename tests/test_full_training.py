@@ -13,7 +13,7 @@ LEFT_OUT = (
     "### Counting",
     "### The prediction, before the measurement",
     "### Memory",
-    "### Three curves",
+    "### Four curves",
     "### Stop, and go on",
 )
 RECIPE = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2}
