@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -114,11 +115,16 @@ def _train(sub: argparse.ArgumentParser) -> Run:
         config = TrainConfig(**(RECIPES.get(args.recipe, {}) | _given(args, TrainConfig)))
         out = Path(args.out or f"runs/{config.dataset}")
         progress = bool(sys.stderr and sys.stderr.isatty())
+        log, printer = logging.getLogger("nicelib"), logging.Handler(logging.INFO)
+        printer.emit = lambda record: print(record.getMessage(), flush=True)  # type: ignore[method-assign]
+        log.addHandler(printer)
+        log.setLevel(logging.INFO)  # which precision was the fastest here
         try:
             _report(config, out, train(config, args.data_dir, out, args.resume, progress=progress))
             if is_main_process():
                 _finish(config, out)
         finally:
+            log.removeHandler(printer)
             if not joined and distributed.is_available() and distributed.is_initialized():
                 distributed.destroy_process_group()
 
@@ -292,18 +298,23 @@ def _summary(sub: argparse.ArgumentParser) -> Run:
 
 
 def _bench(sub: argparse.ArgumentParser) -> Run:
-    """Speed of a training step beside the plain masked loop, on this machine."""
+    """Speed of a training step, phase by phase, beside this machine's floor and the plain masked loop."""
+    from nicelib.checkpoints import write_atomically
     from nicelib.training import resolve_device
-    from nicelib.training.bench import bench
+    from nicelib.training.bench import bench, describe
 
     sub.add_argument("--rounds", type=int, default=5, help="alternations of the two (default: 5)")
     sub.add_argument("--steps", type=int, default=10, help="steps timed at a time (default: 10)")
     sub.add_argument("--batch-size", type=int, default=200, help="images a step")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
 
+    sub.add_argument("--json", metavar="FILE", help="also write what every round found")
+
     def run(args: argparse.Namespace) -> None:
-        for line in bench(resolve_device(args.device), args.rounds, args.steps, args.batch_size):
-            print(line, flush=True)
+        result = bench(resolve_device(args.device), args.rounds, args.steps, args.batch_size)
+        print(*describe(result), sep="\n")
+        if args.json:
+            write_atomically(args.json, lambda path: path.write_text(json.dumps(result, indent=1), encoding="utf-8"))
 
     return run
 

@@ -8,6 +8,7 @@ written anew after each part, and a part that fails leaves its error there. ``--
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import platform
 import statistics
@@ -19,11 +20,12 @@ from typing import Any
 
 import torch
 
-from nicelib import RECIPES, TrainConfig, dequantise, load_pixels, train
+from nicelib import RECIPES, TrainConfig, load_pixels, train
 from nicelib.checkpoints import write_atomically
 from nicelib.errors import cause
 from nicelib.training import matmul_precision, resolve_device
-from nicelib.training.bench import FLOPS_PER_IMAGE, PlainNICE, nicelib_loop, plain_loop, product_rate, seconds
+from nicelib.training.bench import FLOP, Clock, copy_rate, nicelib_loop, plain_loop, product_rate, to_tensor_batches
+from nicelib.training.device import timed
 
 PAPER = 1980.50
 PRECISIONS = {"highest": "float32", "high": "TF32", "bf16": "bfloat16"}
@@ -71,13 +73,8 @@ def machine(device: torch.device, size: int) -> dict[str, Any]:
         found |= {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     for precision in PRECISIONS:
         with matmul_precision(precision, device):
-            product_rate(device, size)
-            found[f"product_{precision}"] = product_rate(device, size)
-    a = torch.randn(size * size, device=device)
-    b = torch.empty_like(a)
-    seconds(lambda: b.copy_(a), 3, device)
-    found["copy"] = 10 * 2 * a.numel() * 4 / seconds(lambda: b.copy_(a), 10, device)
-    return found
+            found[f"product_{precision}"] = product_rate(device, size, size)
+    return found | {"copy": copy_rate(device)}
 
 
 def same_numbers(
@@ -134,32 +131,38 @@ def speed(device: torch.device, graphs: tuple[str, ...], small: dict[str, Any], 
     found: dict[str, Any] = {}
     batches = (200, 50)
     for number, batch in enumerate(batches, start=1):
-        plain, plain_fed = plain_loop(pixels, device, batch, **_width(small)), _plain_fed(pixels, device, batch, small)
-        loops: dict[str, Callable[[], object]] = {"plain": plain, "plain, images on the device": plain_fed}
+        config = TrainConfig(batch_size=batch, lr=1e-4, **small)
+        loops: dict[str, Callable[[], object]] = {
+            "plain": plain_loop(to_tensor_batches(pixels, batch), device, config),
+            "plain, images on the device": plain_loop(_images(pixels, device, batch), device, config),
+        }
+        phases: dict[str, dict[str, float]] = {}
         for precision, name in PRECISIONS.items():
             for graph in graphs:
-                config = TrainConfig(batch_size=batch, lr=1e-4, precision=precision, cuda_graph=graph, **small)
+                config = dataclasses.replace(config, precision=precision, cuda_graph=graph)
                 title = f"nicelib, {name}{', graph' if graph == 'on' else ''}"
                 with contextlib.suppress(RuntimeError):  # same_numbers has said why a graph failed
                     ours = nicelib_loop(pixels, device, config)
-                    seconds(ours, 5, device)
+                    timed(ours, 5, device)
                     loops[title] = ours
+                    phases[title] = by_phase(pixels, device, config)
         steps = {}
         for name, loop in loops.items():  # as many as take a quarter of a second
-            pace = seconds(loop, 5, device) / 5
+            pace = timed(loop, 5, device) / 5
             steps[name] = min(1000, max(1, round(0.25 / pace))) if budget else 1
         rates: dict[str, list[float]] = {name: [] for name in loops}
         until, rounds = began + budget * number / len(batches), 0
         while rounds < 3 or (time.monotonic() < until and rounds < 25):
             rounds += 1
             for name, loop in loops.items():
-                rates[name].append(steps[name] * batch / seconds(loop, steps[name], device))
+                rates[name].append(steps[name] * batch / timed(loop, steps[name], device))
         medians = {name: statistics.median(values) for name, values in rates.items()}
         found[str(batch)] = {
             name: {
                 "images_per_s": medians[name],
                 "ratio_to_plain": statistics.median(r / p for r, p in zip(values, rates["plain"], strict=True)),
-                "flop_per_s": medians[name] * FLOPS_PER_IMAGE if name.startswith("nicelib") and not small else None,
+                "flop_per_s": medians[name] * FLOP if name.startswith("nicelib") and not small else None,
+                "seconds_by_phase": phases.get(name),
                 "rounds": values,
                 "steps_a_round": steps[name],
             }
@@ -168,22 +171,22 @@ def speed(device: torch.device, graphs: tuple[str, ...], small: dict[str, Any], 
     return found
 
 
-def _width(small: dict[str, Any]) -> dict[str, Any]:
-    return {"mid_dim": small["mid_dim"]} if small else {}
+def by_phase(pixels: torch.Tensor, device: torch.device, config: TrainConfig, steps: int = 20) -> dict[str, float]:
+    """Seconds of each phase of a step, the device waited for at the end of each; all of a graph is "rest"."""
+    clock = Clock(device)
+    loop = nicelib_loop(pixels, device, config, clock)
+    timed(loop, 8, device)
+    clock("before")
+    clock.spent.clear()
+    timed(loop, steps, device)
+    return {phase: spent / steps for phase, spent in clock.spent.items()}
 
 
-def _plain_fed(pixels: torch.Tensor, device: torch.device, batch: int, small: dict[str, Any]) -> Callable[[], None]:
-    """The plain masked model and its Adam without the DataLoader: what the loader costs shows beside the plain loop."""
-    pixels, model = pixels.to(device), PlainNICE(**_width(small)).to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
-
-    def step() -> None:
-        loss = -model.log_prob(dequantise(pixels[torch.randint(len(pixels), (batch,), device=device)])).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-    return step
+def _images(pixels: torch.Tensor, device: torch.device, batch: int) -> Iterator[torch.Tensor]:
+    """Batches in [0, 1] from images that are on the device: what the DataLoader costs shows beside them."""
+    pixels = pixels.to(device)
+    while True:
+        yield pixels[torch.randint(len(pixels), (batch,), device=device)] / 255
 
 
 def report(result: dict[str, Any]) -> None:

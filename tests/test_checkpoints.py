@@ -109,7 +109,7 @@ class Malice:
 
 
 def resume_from(folder):
-    config = TrainConfig(dataset="mnist-sample", mid_dim=8, hidden=1, max_iter=1, device="cpu")
+    config = TrainConfig(dataset="mnist-sample", mid_dim=8, hidden=1, max_iter=1, device="cpu", precision="highest")
     return list(train(config, out=folder, resume=True))
 
 
@@ -228,6 +228,7 @@ def test_parent_is_a_file(tmp_path, small_model):
 
 def test_a_disk_that_fills_up_in_a_resumed_run_leaves_the_earlier_files(tmp_path):
     settings = {"dataset": "mnist-sample", "mid_dim": 8, "hidden": 1, "max_iter": 2, "save_every": 1, "device": "cpu"}
+    settings |= {"precision": "highest"}
     config, steps = TrainConfig(**settings), []
 
     def stop(*_):

@@ -13,8 +13,22 @@ import nicelib
 from nicelib import NICE
 from nicelib.checkpoints import save_model
 from nicelib.cli import main
+from nicelib.training.bench import ADAM_BYTES, FLOP, PHASES
 
-TINY = ["--dataset", "mnist-sample", "--mid_dim", "32", "--hidden", "1", "--batch_size", "100", "--device", "cpu"]
+TINY = [
+    "--dataset",
+    "mnist-sample",
+    "--mid_dim",
+    "32",
+    "--hidden",
+    "1",
+    "--batch_size",
+    "100",
+    "--device",
+    "cpu",
+    "--precision",
+    "highest",
+]
 
 
 def call(capsys, *argv):
@@ -109,9 +123,17 @@ def test_summary(capsys):
     assert text.count("Linear: ") == 24 and text.count("LeakyReLU: ") == 20 and text.count("Scaling: ") == 1
 
 
-def test_bench(capsys, all_cores):
-    status, text, _ = call(capsys, "bench", "--rounds", 1, "--steps", 1, "--batch-size", 50, "--device", "cpu")
-    assert status == 0 and re.search(r"ratio to the plain loop: \d", text) and "GFLOP/s" in text
+def test_bench(capsys, tmp_path, all_cores):
+    argv = ("--rounds", 1, "--steps", 1, "--batch-size", 50, "--device", "cpu", "--json", tmp_path / "bench.json")
+    status, text, _ = call(capsys, "bench", *argv)
+    assert status == 0 and re.search(r"nicelib, float32: \d+ images/s .* ratio to the plain loop: \d\.\d\d\n", text)
+    assert re.search(r"ms a step: data \d+\.\d, forward \d.*, optimiser \d", text) and "of the floor" in text
+    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["loops"]
+    ours = {name: values[0] for name, values in found["highest"].items()}
+    assert sum(ours[phase] for phase in PHASES) == pytest.approx(50 / ours["images_per_s"], rel=0.05)
+    assert ours["ratio"] == pytest.approx(ours["images_per_s"] / found["plain"]["images_per_s"][0])
+    assert ours["floor"] == pytest.approx(50 * FLOP / ours["products"] + ADAM_BYTES / ours["copies"])
+    assert 0.1 < ours["share"] < 1.5
 
 
 def test_module_runs():

@@ -35,6 +35,7 @@ from nicelib.training import is_main_process, matmul_precision
 fcntl = pytest.importorskip("fcntl")  # these emulate Windows and Apple elsewhere
 
 TINY = {"dataset": "mnist-sample", "mid_dim": 8, "hidden": 1, "batch_size": 500, "max_iter": 1, "device": "cpu"}
+TINY |= {"precision": "highest"}
 FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
 
 

@@ -19,13 +19,15 @@ from conftest import ROOT
 from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
 from nicelib.checkpoints import load_model
 from nicelib.evaluation import evaluate
-from nicelib.training import lr_factor, make_optimiser, resolve_precision, shift_images, train_step
+from nicelib.training import lr_factor, make_optimiser, shift_images, train_step
 from nicelib.training.batches import draw_batch, order_of_epoch, stream
+from nicelib.training.device import pick_precision, precisions
 from nicelib.training.graph import WARM_UP, CapturedStep, check_graph
 from nicelib.training.loop import _Run
 from nicelib.training.resume import _checksum
 
-TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2, "device": "cpu"}
+TINY = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2}
+TINY |= {"device": "cpu", "precision": "highest"}
 TIMED = ("images_per_s", "seconds")
 
 
@@ -367,9 +369,11 @@ def test_batch_larger_than_the_data():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_cuda_where_there_is_none():
-    with pytest.raises(InputError, match="device = 'cuda', but torch sees 0 CUDA devices"):
+    with pytest.raises(InputError, match="device = 'cuda' is not on this machine, where torch sees 0 CUDA devices"):
         run(device="cuda")
-    with pytest.raises(InputError, match="device = 'toaster'"):
+    with pytest.raises(
+        InputError, match=r"device = 'toaster' is not on this machine, .*; expected auto, cpu, cuda or cuda:N"
+    ):
         run(device="toaster")
 
 
@@ -412,6 +416,20 @@ def test_the_script_for_a_gpu_runs_without_one(tmp_path):
     assert all(len(loop["rounds"]) == 3 for batch in found["speed"].values() for loop in batch.values())
 
 
+def test_the_script_beside_other_libraries(tmp_path):
+    pytest.importorskip("zuko")
+    script = [sys.executable, str(ROOT / "results" / "beside_libraries.py"), "--tiny", "--rounds", "1", "--steps", "1"]
+    done = subprocess.run(
+        [*script, "--device", "cpu", "--json", str(tmp_path / "b.json")], check=True, capture_output=True
+    )
+    found = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+    # 784 scales, and the dead halves of the first and last layer's weights
+    parameters = found["additive"]["parameters"]
+    assert parameters["nicelib"] - parameters["zuko"] == 784 + 4 * 392 * (8 + 8 + 1)
+    assert all(len(values) == 1 for row in list(found["affine"].values())[1:] for values in row.values())
+    assert done.stdout.count(b"nicelib") == done.stdout.count(b"zuko") == 10
+
+
 def test_a_cuda_graph_where_there_can_be_none():
     gpu = torch.device("cuda")
     with pytest.raises(InputError, match=r"cuda_graph = 'on', but the run is on cpu, which has none; .*leave it off"):
@@ -429,8 +447,13 @@ def acted_graphs(monkeypatch):
 
     class Graph:
         def replay(self):
-            with self.owner._capturable():
-                self.owner.loss.copy_(self.owner.step(self.owner.x))
+            groups = self.owner.optimiser.param_groups
+            outside = [dict(group) for group in groups]
+            for kept, now in ((self.inside, groups), (outside, groups)):
+                for was, group in zip(kept, now, strict=True):
+                    group |= was
+                if kept is self.inside:
+                    self.owner.loss.copy_(self.owner.step(self.owner.x))
 
     @contextlib.contextmanager
     def record(graph, stream):
@@ -438,6 +461,7 @@ def acted_graphs(monkeypatch):
         tensors = [p.data for group in optimiser.param_groups for p in group["params"]]
         tensors += [t for state in optimiser.state.values() for t in state.values()]
         before = [t.clone() for t in tensors]
+        graph.inside = [dict(group) for group in optimiser.param_groups]
         yield
         for tensor, was in zip(tensors, before, strict=True):
             tensor.copy_(was)
@@ -479,12 +503,70 @@ def test_steps_around_a_recording_are_the_ordinary_steps(acted_graphs):
 
 
 def test_precision():
-    assert resolve_precision("auto", torch.device("cuda")) == "high"
-    assert resolve_precision("auto", torch.device("cpu")) in ("highest", "bf16")
-    assert resolve_precision("high", torch.device("cpu")) == "high"
     before = torch.get_float32_matmul_precision()
     run(max_iter=1, precision="bf16")
     assert torch.get_float32_matmul_precision() == before
+    usual, *others = precisions(torch.device("cpu"))
+    assert usual == "highest" and others in ([], ["bf16"])
+
+
+@pytest.mark.parametrize(("ratio", "picked"), [(0.95, "highest"), (0.89, "bf16"), (2.0, "highest")])
+def test_bfloat16_is_picked_where_it_saves_a_tenth(monkeypatch, ratio, picked):
+    seconds = {"usual": [9.0, 3.0, 3.1], "other": [9.0, 3.1 * ratio, 3.0 * ratio]}
+    monkeypatch.setattr("nicelib.training.device.timed", lambda step, times, device: next(step))
+    steps = {
+        name: iter([*values, *1000 * [50.0]])
+        for name, values in zip(("highest", "bf16"), seconds.values(), strict=True)
+    }
+    monkeypatch.setattr(time, "perf_counter", iter(range(100)).__next__)
+    assert pick_precision(steps, torch.device("cpu")) == (
+        picked, f"precision {picked}: a step takes 3000.0 ms in highest, {3000 * ratio:.1f} ms in bf16"
+    )  # fmt: skip
+
+
+def test_auto_measures_once_and_the_run_keeps_it(tmp_path, monkeypatch, caplog):
+    """Its steps leave weights and noise as they were: the run is the one that names what it picked."""
+    monkeypatch.setattr("nicelib.training.loop.precisions", lambda device: ["highest", "bf16"])
+    named = run(precision="bf16")
+
+    def pick(steps, device):
+        assert list(steps) == ["highest", "bf16"]
+        assert len({steps[name]().item() for name in ("highest", "bf16", "bf16")}) == 2  # two precisions, one start
+        return "bf16", "because"
+
+    with monkeypatch.context() as patch, caplog.at_level("INFO", "nicelib"):
+        patch.setattr("nicelib.training.loop.pick_precision", pick)
+        with contextlib.closing(train(TrainConfig(**TINY | {"precision": "auto"}), out=tmp_path)) as records:
+            assert without_times([next(records)]) == without_times(named[:1])
+    assert caplog.messages == ["because"]
+    assert json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))["config"]["precision"] == "bf16"
+    monkeypatch.setattr("nicelib.training.loop.pick_precision", None)
+    with pytest.raises(InputError, match=r"other settings \(precision was 'bf16', is 'highest'\)"):
+        run(tmp_path, resume=True)
+    assert without_times(run(tmp_path, resume=True, precision="auto")) == without_times(named[1:])
+
+
+def test_auto_on_this_machine(caplog):
+    with caplog.at_level("INFO", "nicelib"):
+        (record,) = run(max_iter=1, precision="auto")
+    assert record["held_out"] == pytest.approx(run(max_iter=1)[0]["held_out"], abs=5)
+    assert len(caplog.messages) == len(precisions(torch.device("cpu"))) - 1
+    assert all("ms in highest" in message and "ms in bf16" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("clip", [0.5, 1e9])
+def test_gradients_are_clipped_as_torch_does(clip):
+    x = torch.rand(20, 8, generator=torch.Generator().manual_seed(0))
+    models = [NICE(dim=8, mid_dim=4, hidden=1) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimisers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+    (-models[1].log_prob(x).mean()).backward()
+    norm = torch.nn.utils.clip_grad_norm_(models[1].parameters(), clip)
+    optimisers[1].step()
+    phases = []
+    train_step(models[0], optimisers[0], x, clip, mark=phases.append)
+    assert 0.5 < norm < 1e9 and phases == ["forward", "backward", "clip", "optimiser"]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
 
 
 def test_optimiser_groups():
@@ -556,7 +638,7 @@ MEMORY = r"""
 import os, pathlib, re, signal, sys
 from nicelib import TrainConfig, load_pixels, train
 from nicelib.evaluation import evaluate
-config = TrainConfig(device="cpu")
+config = TrainConfig(device="cpu", precision="highest")
 model, steps = config.build(), []
 def stop(*_):
     steps.append(1)

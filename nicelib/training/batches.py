@@ -23,28 +23,18 @@ def order_of_epoch(generator: torch.Generator, config: TrainConfig, epoch: int, 
 def draw_batch(pixels: Tensor, config: TrainConfig, step: int, generator: torch.Generator) -> Tensor:
     """The images of one step, moved and dequantised with noise of the step's own: uint8 (B, D) -> (B, D) in [0, 1).
 
-    Args:
-        pixels: the images of this step, on the device that trains.
-        step: counted over the whole run.
-        generator: on the pixels' device; seeded here. Seeding by the step, not drawing on from the last one, is what
-            makes every resume exact.
+    ``step`` counts over the whole run. Seeding the generator, on the pixels' device, by it, not drawing on from the last
+    step, is what makes every resume exact.
     """
     generator.manual_seed(stream(config.seed, "noise", step))
     return dequantise(shift_images(pixels, config.shift, generator) if config.shift else pixels, generator)
 
 
 def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
-    """Move a share of the images by -1, 0 or 1 pixel along each axis; what comes in at a border is black.
+    """Move a share of the images, uint8 (B, side * side) to the same, by -1, 0 or 1 pixel along each axis.
 
-    Integers stay integers, so that the dequantised image keeps its meaning. Not in the paper.
-
-    Args:
-        pixels: uint8 (B, side * side).
-        share: probability that an image is moved.
-        generator: on the pixels' device.
-
-    Returns:
-        uint8 (B, side * side).
+    What comes in at a border is black. Integers stay integers, so that the dequantised image keeps its meaning. ``share``
+    is each image's probability; the generator is on the pixels' device. Not in the paper.
 
     >>> image = torch.eye(4, dtype=torch.uint8).view(1, 16)
     >>> torch.equal(shift_images(image, 0.0), image)

@@ -1,141 +1,55 @@
-"""How fast a training step is, beside the loop that most programs write, measured in one run."""
+"""How fast a training step is: phase by phase, beside the machine's own rates and the loop that most programs write."""
 
 import dataclasses
 import functools
 import itertools
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from nicelib.data import dequantise, load_pixels
-from nicelib.errors import InputError
-from nicelib.masks import parity_mask
+from nicelib.errors import InputError, at_least
 from nicelib.training.batches import draw_batch
-from nicelib.training.device import matmul_precision, resolve_precision, synchronise
+from nicelib.training.device import matmul_precision, precisions, synchronise, timed
 from nicelib.training.graph import CapturedStep
-from nicelib.training.loop import make_optimiser, train_step
 from nicelib.training.settings import TrainConfig
 from nicelib.training.start import initialise_from_data
+from nicelib.training.step import make_optimiser, train_step
 
-FLOPS_PER_IMAGE = 3 * 38_272_000  # forward, and twice that backward
-
-
-class PlainNICE(nn.Module):
-    """The same flow as it is usually written: masks multiply full-width vectors, and the dead halves are computed."""
-
-    mask: Tensor
-
-    def __init__(self, mid_dim: int = 1000) -> None:
-        super().__init__()
-
-        def conditioner() -> nn.Sequential:
-            widths = [784, *5 * [mid_dim], 784]
-            layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
-            return nn.Sequential(*layers[:-1])
-
-        self.conditioners = nn.ModuleList(conditioner() for _ in range(4))
-        self.log_scale = nn.Parameter(torch.zeros(784))
-        self.register_buffer("mask", parity_mask(784).float())
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        mask = self.mask
-        for conditioner in self.conditioners:
-            x = x + (1 - mask) * conditioner(mask * x)
-            mask = 1 - mask
-        z = x * self.log_scale.exp()
-        return (-F.softplus(z) - F.softplus(-z)).sum(-1) + self.log_scale.sum()
+FLOP = 3 * 38_272_000  # an image: forward, and twice that backward
+ADAM_BYTES = 7 * 4 * 19_158_352  # a step: weight, gradient and two moments read, all but the gradient written
+PHASES = ("data", "forward", "backward", "clip", "optimiser")
+TITLES = {"plain": "plain masked loop, ToTensor DataLoader, Adam, float32", "highest": "nicelib, float32"}
+TITLES |= {"high": "nicelib, TF32", "bf16": "nicelib, bfloat16"}
 
 
-class _Images(Dataset):
-    """What torchvision's MNIST with ToTensor does for each image."""
+def to_tensor_batches(pixels: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Batches (B, 1, 28, 28) in [0, 1] without end, each image through torchvision's ToTensor, as a DataLoader gives MNIST."""
+    from PIL import Image
+    from torchvision.transforms.functional import to_tensor
 
-    def __init__(self, pixels: Tensor) -> None:
-        from torchvision.transforms import ToTensor
-
-        self.pixels, self.transform = pixels.view(-1, 28, 28).numpy(), ToTensor()
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> Tensor:
-        from PIL import Image
-
-        return self.transform(Image.fromarray(self.pixels[index]))
+    images: Any = pixels.view(-1, 28, 28).numpy()
+    stack = lambda batch: torch.stack([to_tensor(Image.fromarray(image)) for image in batch])  # noqa: E731
+    loader = DataLoader(images, batch_size, shuffle=True, drop_last=True, collate_fn=stack)
+    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
-def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: int = 200) -> Iterator[str]:
-    """Time both loops in turn, ``rounds`` times ``steps`` steps of ``batch_size`` images; yields lines of text.
-
-    The images are the embedded sample's; both loops get the same. The first alternation warms up and is not counted.
-
-    Args:
-        device: where to run.
-        rounds: alternations that count.
-        steps: steps timed at a time.
-        batch_size: images a step.
-
-    Raises:
-        InputError: a non-positive ``rounds``, ``steps`` or ``batch_size``, or a batch larger than the sample.
-    """
-    if rounds < 1 or steps < 1:
-        raise InputError(f"rounds = {rounds}, steps = {steps}; expected 1 or more of both")
-    pixels = load_pixels("mnist-sample", "train")
-    if not 1 <= batch_size <= len(pixels):
-        raise InputError(f"batch_size = {batch_size}; expected 1 to {len(pixels)}, the images of mnist-sample")
-    default = resolve_precision("auto", device)
-    config = TrainConfig(lr=1e-4, batch_size=batch_size, precision="highest")
-    loops: dict[str, tuple[Callable[[], object], str]] = {
-        "plain masked loop, ToTensor DataLoader, Adam, float32": (plain_loop(pixels, device, batch_size), "highest"),
-        "nicelib, float32": (nicelib_loop(pixels, device, config), "highest"),
-    }
-    if default != "highest":
-        name = f"nicelib, its default here (precision {default})"
-        loops[name] = (nicelib_loop(pixels, device, dataclasses.replace(config, precision=default)), default)
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    products: dict[str, list[float]] = {name: [] for name in loops}
-    for measured in range(rounds + 1):
-        for name, (loop, precision) in loops.items():
-            rate = steps * batch_size / seconds(loop, steps, device)
-            with matmul_precision(precision, device):
-                product = product_rate(device)
-            if measured:
-                rates[name].append(rate)
-                products[name].append(product)
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    yield f"{machine}, torch {torch.__version__}, batch {batch_size}, median of {rounds} alternating rounds of {steps} steps"
-    plain = next(iter(rates.values()))
-    for name, values in rates.items():
-        yield f"{name}: {statistics.median(values):.0f} images/s ({min(values):.0f} to {max(values):.0f})"
-        if values is plain:
-            continue
-        ratios = [ours / theirs for theirs, ours in zip(plain, values, strict=True)]
-        flops, product = statistics.median(values) * FLOPS_PER_IMAGE, statistics.median(products[name])
-        yield f"    ratio to the plain loop: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        yield (
-            f"    {flops / 1e9:.0f} GFLOP/s, {flops / product:.0%} of this machine's own "
-            f"2000 x 2000 product at that precision ({product / 1e9:.0f} GFLOP/s)"
-        )
-
-
-def plain_loop(pixels: Tensor, device: torch.device, batch_size: int, mid_dim: int = 1000) -> Callable[[], None]:
-    """A step of the plain loop, its images as torchvision's ToTensor and a DataLoader give them; call it again and again."""
-    model = PlainNICE(mid_dim).to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
-    loader = DataLoader(_Images(pixels), batch_size=batch_size, shuffle=True, drop_last=True)
-    batches: Iterator[Tensor] = iter(())
+def plain_loop(batches: Iterator[Tensor], device: torch.device, config: TrainConfig) -> Callable[[], None]:
+    """A step as most programs write it, on the next of ``batches``: masks around full-width products, Adam as torch has it."""
+    model = config.build()
+    for layer in model.couplings:
+        for i in (0, -1):  # the dead halves are computed, and masked away
+            layer.conditioner[i] = nn.Linear(layer.conditioner[i].in_features, layer.conditioner[i].out_features)
+    optimiser = torch.optim.Adam(model.to(device).parameters(), lr=config.lr)
 
     def step() -> None:
-        nonlocal batches
-        images = next(batches, None)
-        if images is None:
-            batches = iter(loader)
-            images = next(batches)
-        x = images.to(device).view(batch_size, 784)
+        x = next(batches).to(device).view(config.batch_size, 784)
         x = (x * 255 + torch.rand_like(x)) / 256
         loss = -model.log_prob(x).mean()
         optimiser.zero_grad()
@@ -145,34 +59,108 @@ def plain_loop(pixels: Tensor, device: torch.device, batch_size: int, mid_dim: i
     return step
 
 
-def nicelib_loop(pixels: Tensor, device: torch.device, config: TrainConfig) -> Callable[[], Tensor]:
-    """A step of nicelib on random images of ``pixels``; returns the loss."""
+class Clock:
+    """Seconds by phase, in ``spent``: call it with a phase's name at its end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.spent, self.last = device, defaultdict[str, float](float), 0.0
+
+    def __call__(self, phase: str) -> None:
+        synchronise(self.device)
+        before, self.last = self.last, time.perf_counter()
+        self.spent[phase] += self.last - before
+
+
+def nicelib_loop(
+    pixels: Tensor, device: torch.device, config: TrainConfig, mark: Callable[[str], object] = lambda phase: None
+) -> Callable[[], Tensor]:
+    """A step of nicelib on random images of ``pixels``; returns the loss. ``mark`` hears of the end of each phase."""
     pixels, model, generator = pixels.to(device), config.build().to(device), torch.Generator(device)
     initialise_from_data(model, dequantise(pixels))
     optimiser, steps = make_optimiser(model, config), itertools.count()
-    step = functools.partial(train_step, model, optimiser, clip=config.clip, precision=config.precision)
-    if config.cuda_graph == "on":
-        step = CapturedStep(step, optimiser, device)  # type: ignore[assignment]
+    settings: dict[str, Any] = {"clip": config.clip, "precision": config.precision}
+    step: Callable[[Tensor], Tensor] = functools.partial(train_step, model, optimiser, **settings, mark=mark)
+    if config.cuda_graph == "on":  # whose phases cannot be told apart
+        step = CapturedStep(functools.partial(train_step, model, optimiser, **settings), optimiser, device)
 
     def draw_and_step() -> Tensor:
         batch = pixels[torch.randint(len(pixels), (config.batch_size,), device=device)]
-        return step(draw_batch(batch, config, next(steps), generator))
+        x = draw_batch(batch, config, next(steps), generator)
+        mark("data")
+        loss = step(x)
+        mark("rest")
+        return loss
 
     return draw_and_step
 
 
-def seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
-    """How long ``steps`` calls take, the device's work included."""
-    synchronise(device)
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    synchronise(device)
-    return time.perf_counter() - start
+def product_rate(device: torch.device, rows: int, width: int = 1000) -> float:
+    """FLOP/s of (rows, width) times each of 16 square matrices, which at 1000 do not fit a cache; in autocast, its type."""
+    kind = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
+    x, *weights = (torch.randn(n, width, device=device, dtype=kind) for n in (rows, *16 * [width]))
+    best = min(timed(lambda: [x @ w for w in weights], 1, device) for _ in range(4))
+    return 2 * rows * width**2 * len(weights) / best
 
 
-def product_rate(device: torch.device, size: int = 2000) -> float:
-    """Floating-point operations a second of a product of two matrices, at the precision in force."""
-    a, b = torch.randn(2, size, size, device=device)
-    a @ b
-    return 5 * 2 * size**3 / seconds(lambda: a @ b, 5, device)
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second, read and written, of a copy of 80 MB."""
+    a, b = torch.randn(2, 20_000_000, device=device)
+    return 2 * a.nbytes / min(timed(lambda: b.copy_(a), 1, device) for _ in range(4))
+
+
+def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: int = 200) -> dict[str, Any]:
+    """Time the plain loop, and nicelib's in each precision of the device, in turn, on the embedded digits.
+
+    ``loops`` of the result holds for each a list with a value a round: ``images_per_s``; nicelib's also ``ratio`` to the
+    plain loop in that round, seconds a step of each phase, the machine's own ``products`` (FLOP/s, of that many rows) and
+    ``copies`` (bytes/s); ``floor``, the seconds that a step's products and Adam's memory take at these; and the ``share``
+    of it reached. One round more, at first, warms up.
+
+    Raises:
+        InputError: a non-positive ``rounds``, ``steps`` or ``batch_size``, or a batch larger than the sample.
+    """
+    at_least(1, rounds=rounds, steps=steps, batch_size=batch_size)
+    pixels = load_pixels("mnist-sample", "train")
+    if batch_size > len(pixels):
+        raise InputError(f"batch_size = {batch_size}; expected 1 to {len(pixels)}, the images of mnist-sample")
+    clock, config = Clock(device), TrainConfig(lr=1e-4, batch_size=batch_size, precision="highest")
+    batches = to_tensor_batches(pixels, batch_size)
+    loops: dict[str, Callable[[], object]] = {"plain": plain_loop(batches, device, config)}
+    for name in dict.fromkeys(("highest", *precisions(device))):
+        loops[name] = nicelib_loop(pixels, device, dataclasses.replace(config, precision=name), clock)
+    found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in loops}
+    for measured in range(rounds + 1):
+        for name, loop in loops.items():
+            clock("before")
+            clock.spent.clear()
+            row = {"images_per_s": steps * batch_size / timed(loop, steps, device)}
+            row |= {phase: spent / steps for phase, spent in clock.spent.items()}
+            if name != "plain":
+                with matmul_precision(name, device):
+                    row |= {"products": product_rate(device, batch_size), "copies": copy_rate(device)}
+                row["floor"] = FLOP * batch_size / row["products"] + ADAM_BYTES / row["copies"]
+                row["share"] = row["floor"] * row["images_per_s"] / batch_size
+            for key, value in row.items() if measured else ():
+                found[name][key].append(value)
+    for values in found.values():
+        values["ratio"] = [a / b for a, b in zip(values["images_per_s"], found["plain"]["images_per_s"], strict=True)]
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    about = {"machine": machine, "torch": torch.__version__, "batch_size": batch_size, "rounds": rounds, "steps": steps}
+    return about | {"loops": found}
+
+
+def describe(result: dict[str, Any]) -> Iterator[str]:
+    """What :func:`bench` found, in lines of text."""
+    yield "{machine}, torch {torch}, batch {batch_size}, medians of {rounds} alternating rounds of {steps} steps".format(
+        **result
+    )
+    for name, values in result["loops"].items():
+        m = {key: statistics.median(numbers) for key, numbers in values.items()}
+        spread = f"{min(values['images_per_s']):.0f} to {max(values['images_per_s']):.0f}"
+        yield f"{TITLES[name]}: {m['images_per_s']:.0f} images/s ({spread}); ratio to the plain loop: {m['ratio']:.2f}"
+        if name != "plain":
+            yield "    ms a step: " + ", ".join(f"{phase} {1e3 * m[phase]:.1f}" for phase in PHASES)
+            yield (
+                f"    share {m['share']:.2f} of the floor, {1e3 * m['floor']:.1f} ms: products at this machine's "
+                f"{m['products'] / 1e9:.0f} GFLOP/s, Adam at {m['copies'] / 1e9:.0f} GB/s of copying"
+            )

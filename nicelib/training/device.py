@@ -1,7 +1,9 @@
 """Where a run computes, at which precision, and how its processes find each other."""
 
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,32 +15,45 @@ from nicelib.errors import InputError, cause
 
 def resolve_device(name: str) -> torch.device:
     """``"auto"``: CUDA where there is one, else the CPU; InputError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count()
+    name = ("cuda" if count else "cpu") if name == "auto" else name
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise InputError(f"device = {name!r}; expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
-    try:
         torch.Generator(device)  # all noise is drawn on the device
-    except (AssertionError, RuntimeError):
-        raise InputError(f"device = {name!r} is not on this machine; use cpu or auto") from None
-    return device
+        if device.type != "cuda" or (device.index or 0) < count:
+            return device
+    except (AssertionError, RuntimeError, TypeError):
+        pass
+    raise InputError(
+        f"device = {name!r} is not on this machine, where torch sees {count} CUDA devices; expected auto, cpu, cuda or cuda:N"
+    )
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
-    """``"auto"``: TF32 on CUDA, bfloat16 products on CPUs with instructions for them, else full float32.
+def precisions(device: torch.device) -> list[str]:
+    """Worth trying on a device: the usual one (TF32 on CUDA, else float32), then bfloat16 where it has instructions for it.
 
     Weights, gradients, Adam, the log-likelihood's sums and every evaluation stay in float32.
     """
-    if name != "auto":
-        return name
     if device.type == "cuda":
-        return "high"
+        return ["high", "bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["high"]
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch only
-    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "highest"
+    bf16 = device.type == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return ["highest", "bf16"] if bf16 else ["highest"]
+
+
+def pick_precision(steps: Mapping[str, Callable[[], object]], device: torch.device) -> tuple[str, str]:
+    """The second of two precisions if its step takes a tenth less time than the first's here, else the first; and why.
+
+    The instructions alone do not tell: of two CPUs that have them, one was twice as fast with bfloat16, one slower.
+    """
+    shortest, end, rounds = dict.fromkeys(steps, math.inf), time.perf_counter() + 1, 0
+    while rounds < 6 or time.perf_counter() < end:  # the first rounds warm up: the shortest time is a later one's
+        rounds += 1
+        shortest |= {name: min(shortest[name], timed(step, 1, device)) for name, step in steps.items()}
+    usual, other = steps
+    chosen = other if shortest[other] <= 0.9 * shortest[usual] else usual
+    times = ", ".join(f"{1e3 * shortest[name]:.1f} ms in {name}" for name in steps)
+    return chosen, f"precision {chosen}: a step takes {times}"
 
 
 @contextmanager
@@ -49,10 +64,8 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
     """
     wanted = "tf32" if precision == "high" else "ieee"
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    changed = [
-        (b, was) for b, was in zip(backends, before, strict=True) if was != wanted and (was, wanted) != ("none", "ieee")
-    ]
+    before = [(b, b.fp32_precision) for b in backends]
+    changed = [(b, was) for b, was in before if was != wanted and (was, wanted) != ("none", "ieee")]
     try:
         for backend, _ in changed:
             backend.fp32_precision = wanted
@@ -101,6 +114,16 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def timed(step: Callable[[], object], times: int, device: torch.device) -> float:
+    """Seconds that so many calls take, the device's work included."""
+    synchronise(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        step()
+    synchronise(device)
+    return time.perf_counter() - start
 
 
 def _number(name: str, default: int) -> int:

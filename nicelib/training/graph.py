@@ -1,12 +1,11 @@
 """A training step as one CUDA graph: its some hundred kernels are launched once a step, not one by one from Python.
 
-Recorded once, replayed at every step on the same memory: the batch and the learning rates are copied to where the
-recording reads them, weights and Adam's moments change in place. Noise and order are drawn outside, as ever.
+Replayed on the same memory: batch and learning rates are copied to where the recording reads them, weights and Adam's
+moments change in place. Noise and order are drawn outside, as ever.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -47,19 +46,26 @@ class CapturedStep:
         device: the GPU.
     """
 
+    x: Tensor
+    loss: Tensor
+
     def __init__(
         self, step: Callable[[Tensor], Tensor], optimiser: torch.optim.Optimizer, device: torch.device
     ) -> None:
         self.step, self.optimiser, self.device = step, optimiser, device
-        self.stream = _side_stream(device)
         self.rates = [torch.zeros((), dtype=torch.float32, device=device) for _ in optimiser.param_groups]
         self.graph, self.calls = torch.cuda.CUDAGraph(), 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """One step on a batch of the size that the first calls had."""
         self.calls += 1
-        if self.calls <= WARM_UP:
-            return self._beside(x)
+        if self.calls <= WARM_UP:  # on the stream of the recording, as torch asks for before one
+            stream, current = _side_stream(self.device), torch.cuda.current_stream(self.device)
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                loss = self.step(x)
+            current.wait_stream(stream)
+            return loss
         if self.calls == WARM_UP + 1:
             self._record(x)
         for rate, group in zip(self.rates, self.optimiser.param_groups, strict=True):
@@ -68,30 +74,16 @@ class CapturedStep:
         self.graph.replay()
         return self.loss
 
-    def _beside(self, x: Tensor) -> Tensor:
-        """An ordinary step on the stream of the recording, as torch asks for before one."""
-        current = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            loss = self.step(x)
-        current.wait_stream(self.stream)
-        return loss
-
     def _record(self, x: Tensor) -> None:
         self.x = x.clone()
         self.optimiser.zero_grad(set_to_none=True)  # so that the recording makes the gradients in memory of its own
-        with torch.cuda.device(self.device), self._capturable(), torch.cuda.graph(self.graph, stream=self.stream):
-            self.loss = self.step(self.x)  # recorded, not executed
-
-    @contextmanager
-    def _capturable(self) -> Iterator[None]:
-        """Let Adam read its learning rates from the device; its groups are afterwards as they were, for the files."""
         groups = self.optimiser.param_groups
-        before = [(group["lr"], group["capturable"]) for group in groups]
-        for rate, group in zip(self.rates, groups, strict=True):
-            group["lr"], group["capturable"] = rate, True
-        try:
-            yield
+        before = [{name: group[name] for name in ("lr", "capturable")} for group in groups]
+        try:  # Adam reads its learning rates from the device; afterwards its groups are as they were, for the files
+            for rate, group in zip(self.rates, groups, strict=True):
+                group |= {"lr": rate, "capturable": True}
+            with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=_side_stream(self.device)):
+                self.loss = self.step(self.x)  # recorded, not executed
         finally:
-            for (lr, capturable), group in zip(before, groups, strict=True):
-                group["lr"], group["capturable"] = lr, capturable
+            for group, was in zip(groups, before, strict=True):
+                group |= was

@@ -1,9 +1,10 @@
-"""Maximum likelihood: the training step, and the loop around it (paper, section 5.1)."""
+"""Maximum likelihood: the loop around the training step, its files, and how it stops and goes on."""
 
 import dataclasses
 import functools
 import inspect
 import json
+import logging
 import math
 import os
 import signal
@@ -18,77 +19,21 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from nicelib.checkpoints import save_model, unwrap, write_atomically
 from nicelib.data import dequantise, held_out_split, load_pixels
 from nicelib.errors import InputError, as_path
 from nicelib.evaluation import evaluate
-from nicelib.model import NICE
 from nicelib.training.batches import draw_batch, order_of_epoch
-from nicelib.training.device import matmul_precision, resolve_precision, start_process, synchronise
+from nicelib.training.device import pick_precision, precisions, start_process, synchronise
 from nicelib.training.graph import CapturedStep, check_graph
 from nicelib.training.resume import claim, damaged, read_resume, write_resume
 from nicelib.training.settings import TrainConfig
 from nicelib.training.start import initialise_from_data
+from nicelib.training.step import Schedule, make_optimiser, train_step
 
-
-def make_optimiser(model: NICE, config: TrainConfig) -> torch.optim.AdamW:
-    """Fused Adam in three groups: matrices (with weight decay), biases, scales (with their own learning rate)."""
-    scales = [model.scaling.log_scale]
-    conditioners = [p for layer in model.layers[:-1] for p in layer.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in conditioners if p.ndim == 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in conditioners if p.ndim == 1]},
-        {"params": scales, "lr": config.lr * config.scale_lr},
-    ]
-    betas = (config.momentum, config.decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, weight_decay=0, fused=True)
-
-
-def lr_factor(step: int, steps: int, schedule: str) -> float:
-    """The learning rate of a step as a fraction of its peak.
-
-    >>> [round(lr_factor(s, 100, "one-cycle"), 2) for s in (0, 5, 10, 55, 100)]
-    [0.04, 0.52, 1.0, 0.5, 0.0]
-    >>> [round(lr_factor(s, 100, "linear"), 2) for s in (0, 5, 10, 82, 100)]
-    [0.04, 0.52, 1.0, 0.2, 0.0]
-    """
-    if schedule == "constant":
-        return 1.0
-    warmup = max(1, steps // 10)
-    if step < warmup:
-        return 0.04 + 0.96 * step / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return 1 - done if schedule == "linear" else 0.5 + 0.5 * math.cos(math.pi * done)
-
-
-def train_step(
-    model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, clip: float = 0.0, precision: str = "highest"
-) -> Tensor:
-    """One step up the log-likelihood of a batch (paper, equation 1 and section 5.1).
-
-    Args:
-        model: a NICE, or torch.compile's or data parallelism's wrapper around one.
-        optimiser: over its parameters.
-        x: (B, D) dequantised images.
-        clip: largest norm of the gradient; 0 = no clipping.
-        precision: of the matrix products, as :func:`nicelib.training.matmul_precision`.
-
-    Returns:
-        The loss, minus the mean log-likelihood in nats, a detached tensor on the device: reading it would wait.
-    """
-    optimiser.zero_grad(set_to_none=True)
-    with matmul_precision(precision, x.device):
-        z, log_det = model(x)
-        loss = -(unwrap(model).prior.log_prob(z).sum(-1) + log_det).mean()
-        loss.backward()
-    if clip:
-        clip_grad_norm_(model.parameters(), clip, foreach=True)
-    optimiser.step()
-    return loss.detach()
+OnStep = Callable[[int, int, Tensor], object]
 
 
 @torch.inference_mode(False)
@@ -100,24 +45,21 @@ def train(
     resume: bool = False,
     model: nn.Module | None = None,
     progress: bool = False,
-    on_step: Callable[[int, int, Tensor], object] | None = None,
+    on_step: OnStep | None = None,
 ) -> Generator[dict[str, Any]]:
     """Train by maximum likelihood; a generator of one record an epoch.
 
-    Each record holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` (nats; the
-    split of :func:`nicelib.data.held_out_split`, one draw of noise, the same each epoch), ``lr``, ``images_per_s`` of the
-    training steps and ``seconds`` of training since the run began.
-
-    With ``out`` the run writes ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every``
+    Each holds ``epoch``, ``train`` (nats, mean over the epoch while the weights changed), ``held_out`` (nats; the split of
+    :func:`nicelib.data.held_out_split`, the same draw of noise each epoch), ``lr``, and of the training steps
+    ``images_per_s`` and ``seconds`` since the run began. With ``out`` the run writes ``best.safetensors`` (best on held-out), ``epoch_NNNN.safetensors`` every ``save_every``
     epochs, ``history.json`` and ``resume.pt``: after every ``save_every`` epochs, after an epoch that ends a minute or
     more after the last one written, at the end, at an interrupt, when the caller stops asking for records. Noise and
     order depend on the seed and the step alone, so a run that was killed and resumed ends on the same numbers.
 
-    Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes. There an interrupt
-    stops at once, and resuming goes on from the last ``resume.pt``.
+    Under torchrun, every process draws the whole batch and takes its own rows; process 0 writes; an interrupt stops at once.
 
     Args:
-        config: the settings.
+        config: the settings; ``precision = "auto"`` times some steps that move no weight, logs and keeps what was faster.
         data_dir: as :func:`nicelib.load_pixels`.
         out: folder for the files, this run's alone; none are written without it.
         resume: continue the run in ``out`` (or begin it, where there is none yet).
@@ -152,24 +94,14 @@ def train(
                 raise
 
 
-class _Float32LR(LambdaLR):
-    """Learning rates as float32 has them, the form in which a CUDA graph reads them: with and without, the same numbers."""
-
-    def get_lr(self) -> list[float | Tensor]:
-        return [torch.tensor(lr, dtype=torch.float32).item() for lr in super().get_lr()]
-
-
 class _Run:
     """A run: its images on the device, its model and optimiser, and how far it is."""
 
     check_claim: Callable[[], None]
 
-    def __init__(
-        self, config: TrainConfig, data_dir: str | Path | None, out: Path | None, model: nn.Module | None
-    ) -> None:
-        self.out = out
+    def __init__(self, config: TrainConfig, data_dir: Any, out: Path | None, model: nn.Module | None) -> None:
+        self.config, self.out = config, out
         self.world, self.rank, self.device = start_process(config.device)
-        self.config = dataclasses.replace(config, precision=resolve_precision(config.precision, self.device))
         if config.cuda_graph == "on":
             check_graph(model, self.device, self.world)
         if config.batch_size % self.world:
@@ -188,60 +120,79 @@ class _Run:
             )
         self.generator = torch.Generator(self.device)
         self.optimiser = make_optimiser(self.model, config)
-        total = self.steps * config.max_iter
-        schedule = _Float32LR if self.device.type == "cuda" else LambdaLR
-        self.scheduler = schedule(self.optimiser, lambda step: lr_factor(step, total, config.schedule))
+        self.scheduler = Schedule(self.optimiser, self.steps * config.max_iter, config.schedule)
+        self.parts: dict[str, Any] = {"model": self.model, "optimiser": self.optimiser, "scheduler": self.scheduler}
         self.losses = torch.zeros(self.steps, device=self.device)
         self.state: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
         self.saved_at = time.monotonic()
-        #: what a resumed run must have in common with the one before
-        self.identity = {
-            "config": dataclasses.asdict(self.config),
-            "machine": f"{self.device.type} x {self.world}",
-            "model_config": self.model.config,
-        }
 
-    def _load(self, data_dir: str | Path | None) -> list[Tensor]:
+    def _load(self, data_dir: Any) -> list[Tensor]:
         """Training and held-out images, uint8 (N, D); one process of a machine downloads what is missing."""
         others_wait = self.world > 1 and int(os.environ["LOCAL_RANK"]) > 0
         if others_wait:
             distributed.barrier()
-        splits = ("train", held_out_split(self.config.dataset, self.config.protocol))
+        config, splits = self.config, ("train", held_out_split(self.config.dataset, self.config.protocol))
         images = [
-            load_pixels(self.config.dataset, split, data_dir, protocol=self.config.protocol).to(self.device)
-            for split in splits
+            load_pixels(config.dataset, split, data_dir, protocol=config.protocol).to(self.device) for split in splits
         ]
         if self.world > 1 and not others_wait:
             distributed.barrier()
         return images
 
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one before."""
+        machine = f"{self.device.type} x {self.world}"
+        return {"config": dataclasses.asdict(self.config), "machine": machine, "model_config": self.model.config}
+
     def begin(self, resume: bool) -> None:
         """Go on where ``resume.pt`` stopped, or start the model from the data."""
-        saved = read_resume(self.out, self.identity, resume)
-        if saved and self.out:
+        precision = self.config.precision
+        if (saved := read_resume(self.out, self.identity(), resume)) and self.out:
             try:
-                for name, part in self._parts().items():
+                for name, part in self.parts.items():
                     part.load_state_dict(saved[name])
                 self.state = {key: saved["state"][key] for key in self.state}
                 self.losses.copy_(saved["losses"])
+                precision = saved["config"]["precision"]
             except Exception as error:
                 raise damaged(self.out / "resume.pt", error) from error
         elif self.config.init == "data":
             start = self.pixels[order_of_epoch(self.generator, self.config, 0, len(self.pixels))[:10_000]]
             initialise_from_data(self.model, dequantise(start, self.generator))
+        precision = self._pick_precision() if precision == "auto" else precision
+        self.config = dataclasses.replace(self.config, precision=precision)
         if self.world > 1:
             known = inspect.signature(DistributedDataParallel).parameters  # torch 2.14 has renamed it
             name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             quiet: dict[str, Any] = {name: False}
             self.forward = DistributedDataParallel(self.forward, **quiet)
-        config = self.config
-        step = functools.partial(train_step, self.forward, self.optimiser, clip=config.clip, precision=config.precision)
-        graph = config.cuda_graph == "on"
-        self.take_step = CapturedStep(step, self.optimiser, self.device) if graph else step
+        self.take_step = self._step(self.forward, self.optimiser, precision)
 
-    def do_steps(
-        self, interrupted: threading.Event, progress: bool, on_step: Callable[[int, int, Tensor], object]
-    ) -> None:
+    def _step(self, model: nn.Module, optimiser: torch.optim.Optimizer, precision: str) -> Callable[[Tensor], Tensor]:
+        step = functools.partial(train_step, model, optimiser, clip=self.config.clip, precision=precision)
+        return CapturedStep(step, optimiser, self.device) if self.config.cuda_graph == "on" else step
+
+    def _pick_precision(self) -> str:
+        """The precision in which process 0 is fastest at steps of this model that move no weight; all processes take it."""
+        usual, *others = precisions(self.device)
+        picked = [usual]
+        if others and self.rank == 0:
+            still = torch.optim.AdamW(self.model.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+            x = self._batch(self.pixels[: self.config.batch_size], 0)
+            steps = {p: functools.partial(self._step(self.model, still, p), x) for p in (usual, *others)}
+            picked[0], why = pick_precision(steps, self.device)
+            logging.getLogger(__name__).info(why)
+            still.zero_grad()
+        if self.world > 1:
+            distributed.broadcast_object_list(picked, device=self.device)
+        return picked[0]
+
+    def _batch(self, pixels: Tensor, step: int) -> Tensor:
+        """This process's rows of a step's batch."""
+        x = draw_batch(pixels, self.config, step, self.generator)
+        return x.tensor_split(self.world)[self.rank].to(self.model.scaling.log_scale)
+
+    def do_steps(self, interrupted: threading.Event, progress: bool, on_step: OnStep) -> None:
         """The steps that are left of the epoch; KeyboardInterrupt, with ``resume.pt`` written, when interrupted."""
         config, state, first = self.config, self.state, self.state["step"]
         order = order_of_epoch(self.generator, config, state["epoch"] + 1, len(self.pixels))
@@ -252,9 +203,7 @@ class _Run:
         with tqdm(total=self.steps, initial=first, desc=name, leave=False, disable=quiet) as bar:
             for step in range(first, self.steps):
                 pixels = self.pixels[order[step * config.batch_size : (step + 1) * config.batch_size]]
-                x = draw_batch(pixels, config, done + step, self.generator)
-                x = x.tensor_split(self.world)[self.rank].to(self.model.scaling.log_scale)
-                self.losses[step] = self.take_step(x)
+                self.losses[step] = self.take_step(self._batch(pixels, done + step))
                 self.scheduler.step()
                 state["step"] = step + 1
                 bar.update()
@@ -277,26 +226,30 @@ class _Run:
             distributed.all_reduce(self.losses)
             self.losses /= self.world
         losses = self.losses.tolist()  # summed in float64 here: Apple's GPU knows none
-        record = {"epoch": epoch, "train": -sum(losses) / len(losses)}
-        if not math.isfinite(record["train"]):
-            bad = next(step for step, loss in enumerate(losses) if not math.isfinite(loss))
-            raise self._diverged(f"is {losses[bad]} in epoch {epoch} at step {bad + 1} of {self.steps}")
-        record["held_out"] = evaluate(self.model, self.held_out, seed=self.config.seed).nats
-        if not math.isfinite(record["held_out"]):  # the last update broke the weights: keep them out of every file
-            raise self._diverged(
-                f"is {-record['held_out']} on held-out images in epoch {epoch} after step {self.steps}"
-            )
+        for step, loss in enumerate(losses, start=1):
+            self._check(loss, f"in epoch {epoch} at step {step} of {self.steps}")
+        held_out = evaluate(self.model, self.held_out, seed=self.config.seed).nats
+        # The last update may have broken the weights: they are kept out of every file.
+        self._check(-held_out, f"on held-out images in epoch {epoch} after step {self.steps}")
+        record = {"epoch": epoch, "train": -sum(losses) / len(losses), "held_out": held_out}
         record |= {"lr": self.optimiser.param_groups[0]["lr"], "images_per_s": self.images_per_s}
         record["seconds"] = state["seconds"]
         state |= {"epoch": epoch, "step": 0, "history": [*state["history"], record]}
         if self.out and self.rank == 0:
             self.check_claim()
             self._save_weights(self.out, record)
-        state["best"] = max(state["best"], record["held_out"])
+        state["best"] = max(state["best"], held_out)
         last = epoch == self.config.max_iter
         if last or epoch % self.config.save_every == 0 or time.monotonic() - self.saved_at > 60:
             self.save_resume()
         return record
+
+    def _check(self, loss: float, where: str) -> None:
+        if not math.isfinite(loss):
+            cure = "try a smaller --lr" + ("" if self.config.clip else ", or --clip 200")
+            good = self.out and self.state["history"]
+            kept = f"the last good checkpoint is in {self.out}" if good else "nothing was saved before it"
+            raise InputError(f"the loss is {loss} {where}; {kept}: {cure}")
 
     def _save_weights(self, out: Path, record: dict[str, Any]) -> None:
         config = dataclasses.asdict(self.config)
@@ -312,18 +265,9 @@ class _Run:
         """Write ``resume.pt``, where the run has a folder."""
         if self.out and self.rank == 0:
             self.check_claim()
-            content = {name: part.state_dict() for name, part in self._parts().items()}
-            write_resume(self.out, content | self.identity | {"state": self.state, "losses": self.losses.cpu()})
+            content = {name: part.state_dict() for name, part in self.parts.items()}
+            write_resume(self.out, content | self.identity() | {"state": self.state, "losses": self.losses.cpu()})
             self.saved_at = time.monotonic()
-
-    def _parts(self) -> dict[str, Any]:
-        return {"model": self.model, "optimiser": self.optimiser, "scheduler": self.scheduler}
-
-    def _diverged(self, what: str) -> InputError:
-        cure = "try a smaller --lr" + ("" if self.config.clip else ", or --clip 200")
-        good = self.out and self.state["history"]
-        kept = f"the last good checkpoint is in {self.out}" if good else "nothing was saved before it"
-        return InputError(f"the loss {what}; {kept}: {cure}")
 
 
 @contextmanager

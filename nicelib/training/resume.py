@@ -11,7 +11,7 @@ from typing import IO, Any
 import torch
 
 from nicelib.checkpoints import checksum, make_folder, write_atomically
-from nicelib.errors import InputError
+from nicelib.errors import InputError, cause
 from nicelib.model import NICEConfig
 from nicelib.training.settings import TrainConfig
 
@@ -94,18 +94,17 @@ def read_resume(out: Path | None, run: dict[str, Any], resume: bool) -> dict[str
     Raises:
         InputError: a folder that holds a run and no ``resume``; a file that is damaged or of another run.
     """
-    path = out / "resume.pt" if out else None
-    if not out or not path:
+    if not out:
         return None
-    if not resume:
-        if any((out / name).exists() for name in ("resume.pt", "history.json", "best.safetensors")):
-            raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-        return None
+    if not resume and any((out / name).exists() for name in ("resume.pt", "history.json", "best.safetensors")):
+        raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+    path = out / "resume.pt"
     if not path.exists():
         return None
     saved, before = _load(path)
     now = run["config"] | run["model_config"] | {"machine": run["machine"]}
-    changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in FREE and before.get(k) != now[k]]
+    free = FREE | ({"precision"} if now["precision"] == "auto" else set())  # the run goes on with what it measured
+    changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
     if changed:
         raise InputError(
             f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
@@ -133,7 +132,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def damaged(path: Path, error: Exception) -> InputError:
     """The error for a resume file whose content makes no sense."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    reason = cause(error)[:120]
     return InputError(f"{path} is not a resume file of nicelib, or is damaged ({reason}); delete it to begin again")
 
 

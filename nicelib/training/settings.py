@@ -38,16 +38,14 @@ class TrainConfig(NICEConfig):
     )
     scale_lr: float = option(20.0, "learning rate of the scaling layer, as a multiple of lr", rule=POSITIVE)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW) of the conditioners' matrices", rule=NOT_NEGATIVE)
-    clip: float = option(
-        200.0, "largest norm of the gradient of the mean nats an image; 0 = no clipping", rule=NOT_NEGATIVE
-    )
-    shift: float = option(
-        0.0, "share of the training images moved by up to one pixel each time they are drawn", rule=SHARE
-    )
+    clip: float = option(200.0, "largest gradient norm of the mean nats an image; 0 = no clipping", rule=NOT_NEGATIVE)
+    shift: float = option(0.0, "share of the images moved by up to one pixel each time they are drawn", rule=SHARE)
     eps: float = option(1e-8, "Adam's epsilon", rule=POSITIVE)
     protocol: str = option("paper", "which images train (see nicelib.data)", PROTOCOLS)
     precision: str = option(
-        "auto", "matrix products in training: float32 (highest), TF32 on CUDA (high), bfloat16 (bf16)", PRECISIONS
+        "auto",
+        "products in training: float32 (highest), TF32 on CUDA (high), bfloat16 (bf16); auto measures",
+        PRECISIONS,
     )
     cuda_graph: str = option("off", "launch a step's CUDA kernels as one recorded graph", ("off", "on"))
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
@@ -60,27 +58,12 @@ class TrainConfig(NICEConfig):
             return NICE(**(self.architecture() | {"dim": dim}))
 
 
+_PLAIN: dict[str, Any] = {"init": "zero", "schedule": "constant", "scale_lr": 1.0, "clip": 0.0, "eps": 1e-4}
+
 #: Named settings for ``nicelib train --recipe NAME``: what differs from the defaults of :class:`TrainConfig`.
 RECIPES: dict[str, dict[str, Any]] = {
-    "notes": {
-        "max_iter": 50,
-        "init": "zero",
-        "schedule": "constant",
-        "scale_lr": 1.0,
-        "clip": 0.0,
-        "eps": 1e-4,
-        "protocol": "notes",
-    },
-    "paper": {
-        "max_iter": 1500,
-        "decay": 0.99,
-        "eps": 1e-4,
-        "activation": "relu",
-        "init": "zero",
-        "schedule": "constant",
-        "scale_lr": 1.0,
-        "clip": 0.0,
-    },
+    "notes": _PLAIN | {"max_iter": 50, "protocol": "notes"},
+    "paper": _PLAIN | {"max_iter": 1500, "decay": 0.99, "activation": "relu"},
     "reference": {"max_iter": 34, "lr": 2e-3, "weight_decay": 0.3, "shift": 0.3, "protocol": "reference"},
     "sample": {"dataset": "mnist-sample", "batch_size": 50, "max_iter": 5, "lr": 2e-3},
     "sprint": {"batch_size": 50, "max_iter": 3, "lr": 1.5e-3, "schedule": "linear", "weight_decay": 0.2},
