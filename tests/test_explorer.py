@@ -445,10 +445,10 @@ def test_the_tour_leads_to_pictures(all_cores):
     explorer = SampleExplorer()
     assert len(explorer.page.tour) == 10 and not make_explorer().page.tour
     said = {}
-    for label, sentence, name, values in explorer.page.tour:
-        tab = explorer.tabs[name]
-        assert len(sentence.split()) > 8
-        tab.set(**defaults(tab) | values)
+    for stop in explorer.page.tour:
+        label, name, tab = stop["label"], stop["tab"], explorer.tabs[stop["tab"]]
+        assert len(stop["say"].split()) > 8
+        tab.set(**defaults(tab) | stop["values"])
         explorer.page.tab = name
         said[label] = drawn(tab)["text"]
     assert (

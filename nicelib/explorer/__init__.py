@@ -1,29 +1,37 @@
 """The sample explorer: tabs of controls, each with one picture drawn from the model."""
 
 import gc
+import math
 import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nicelib.analysis import one_logistic_a_pixel
+from nicelib.data import dequantise, load_digits, load_pixels
+from nicelib.errors import InputError
 from nicelib.explorer.code_space import CodeSpace
-from nicelib.explorer.explored import Explored
+from nicelib.explorer.controls import TOUR, pixels_of, text_of
 from nicelib.explorer.inpainting import Inpainting
 from nicelib.explorer.layers import Layers
-from nicelib.explorer.life import Page, Shown, close_page, weak
+from nicelib.explorer.life import Page, Shown, Worker, close_page, weak
 from nicelib.explorer.likelihood import Likelihood
 from nicelib.explorer.sample import Sample
 from nicelib.explorer.spectrum import Spectrum
 from nicelib.explorer.tab import Tab
-from nicelib.explorer.tour import tour
 from nicelib.model import NICE
 from nicelib.plotting import use_style
+from nicelib.pretrained import load_pretrained
 
 __all__ = ["SampleExplorer"]
 
 
-class SampleExplorer(Shown, Explored):
+#: the shipped model as long as some explorer has it, so that the cell can be run again at no cost
+_shipped: weakref.WeakValueDictionary[str, NICE] = weakref.WeakValueDictionary()
+
+
+class SampleExplorer(Shown):
     """Play with trained models: ``SampleExplorer()`` as the last line of a cell shows it.
 
     The tabs are attributes: ``explorer.sample.set(temperature=0.7)`` moves a slider as a hand would, and
@@ -41,23 +49,36 @@ class SampleExplorer(Shown, Explored):
         InputError: missing or damaged weights or digits; images that are not square, too few or of another size.
     """
 
+    shipped: NICE | None = None  # the shipped model, if it was not given
+
     def __init__(
         self, model: NICE | dict[str, NICE] | None = None, digits: Tensor | None = None, labels: Tensor | None = None
     ) -> None:
         gc.collect()  # an earlier explorer without a name: its model is too large to wait for its turn
         use_style()
-        labels = self._explore(model, digits, labels)
+        if model is None:
+            self.shipped = _shipped.setdefault("one", _shipped.get("one") or load_pretrained())
+            model = {
+                "the shipped model": self.shipped,
+                "one logistic a pixel": one_logistic_a_pixel(load_pixels("mnist-sample", "train")),
+            }
+        self.models = dict(model) if isinstance(model, dict) else {"this model": model}
+        if digits is None:
+            digits, labels = load_digits("mnist-sample", "test")
+        self.digits = digits.cpu()
+        self._check()
+        self.side, self.worker = math.isqrt(self.digits.shape[1]), Worker()
+        self._codes: dict[str, tuple[Tensor, Tensor]] = {}
         self.sample, self.code_space, self.layers = Sample(self), CodeSpace(self), Layers(self)
         self.spectrum, self.likelihood, self.inpainting = Spectrum(self), Likelihood(self), Inpainting(self)
         tabs = (self.sample, self.code_space, self.layers, self.spectrum, self.likelihood, self.inpainting)
         self.tabs: dict[str, Tab] = {tab.name: tab for tab in tabs}
-        fields = ("name", "title", "look_for", "takes", "controls", "actions")
         self.page = Page(
             side=self.side,
             digits=self.digits.numpy().tobytes(),
             classes=_classes(len(self.digits), labels),
-            tabs=[{field: getattr(tab, field) for field in fields} for tab in tabs],
-            tour=tour(self.digits) if self.digits.shape == (500, 784) else [],
+            tabs=[tab.words | {"controls": tab.controls} for tab in tabs],
+            tour=_tour(self.digits) if self.digits.shape == (500, 784) else [],
             models=list(self.models),
             chosen=list(self.models)[:1],
             values={tab.name: {name: c["value"] for name, c in tab.controls.items()} for tab in tabs},
@@ -68,6 +89,35 @@ class SampleExplorer(Shown, Explored):
         self._close = weakref.finalize(self, close_page, self.page)
         self._close.atexit = False
         self._changed()
+
+    @property
+    def model(self) -> NICE:
+        """The first of the models."""
+        return next(iter(self.models.values()))
+
+    @property
+    def chosen(self) -> dict[str, NICE]:
+        """The models that are shown."""
+        return {name: self.models[name] for name in self.page.chosen}
+
+    def noisy(self, pixels: Tensor, model: NICE | None = None) -> Tensor:
+        """Dequantised pixels in the model's dtype, on its device; the same noise every time."""
+        generator = torch.Generator().manual_seed(0)
+        return dequantise(pixels.cpu(), generator).to((model or self.model).scaling.log_scale)
+
+    def pixels(self, value: int | str) -> Tensor:
+        """An image as a control holds it -> uint8 (1, D)."""
+        return self.digits[value][None] if isinstance(value, int) else pixels_of(value, self.side**2)
+
+    @torch.no_grad()
+    def held_out(self, model: NICE) -> tuple[Tensor, Tensor]:
+        """Of each of the digits log p in nats and |z|, the length of its code: (N,), (N,); measured once a model."""
+        name = next(name for name, one in self.models.items() if one is model)
+        if name not in self._codes:
+            z, log_det = model(self.noisy(self.digits, model))
+            nats = model.prior.log_prob(z).sum(1) + log_det
+            self._codes[name] = nats.cpu(), z.norm(dim=1).cpu()
+        return self._codes[name]
 
     def settle(self) -> None:
         """Wait until everything asked for is drawn."""
@@ -89,8 +139,22 @@ class SampleExplorer(Shown, Explored):
 
     def _message(self, _: object, content: dict[str, Any], __: object) -> None:
         tab = self.tabs[self.page.tab]
-        if content.get("do") in ("save", *(action for _, _, action in tab.actions if isinstance(action, str))):
+        if content.get("do") in ("save", *(action for _, _, action in tab.words["actions"] if isinstance(action, str))):
             getattr(tab, content["do"])()
+
+    def _check(self) -> None:
+        if not self.models:
+            raise InputError("no model; expected a NICE, or several by name")
+        for model in self.models.values():
+            if math.isqrt(model.dim) ** 2 != model.dim:
+                raise InputError(
+                    f"dim = {model.dim}; the explorer draws square images: expected 784, or another square"
+                )
+            if self.digits.shape[1:] != (model.dim,) or len(self.digits) < 2 or self.digits.dtype != torch.uint8:
+                raise InputError(
+                    f"digits of shape {tuple(self.digits.shape)} and dtype {self.digits.dtype}; "
+                    f"expected torch.uint8 (N, {model.dim}) with N at least 2, for a model of dim = {model.dim}"
+                )
 
     def __repr__(self) -> str:
         if self.worker.closed:
@@ -104,3 +168,14 @@ def _classes(count: int, labels: Tensor | None) -> list[tuple[str, list[int]]]:
     names = labels if labels is not None else torch.arange(count) % 10
     columns = [(str(int(n)), (names == n).nonzero().flatten().tolist()) for n in names.unique()]
     return [(name if labels is not None else "", numbers) for name, numbers in columns]
+
+
+def _tour(digits: Tensor) -> list[dict[str, Any]]:
+    """The tour of tabs.toml, for the 500 digits of ``mnist-sample``."""
+    speck = digits[370].clone()
+    speck[0] = 40  # of 255: a dark grey
+    made = {"empty": text_of(torch.zeros_like(speck)), "speck": text_of(speck)}
+    stops = [{"values": {}} | stop for stop in TOUR]
+    return [
+        s | {"values": {k: made.get(v, v) if isinstance(v, str) else v for k, v in s["values"].items()}} for s in stops
+    ]

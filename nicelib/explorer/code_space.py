@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from nicelib.analysis import walks
-from nicelib.explorer.controls import Control, chain, slider
 from nicelib.explorer.scene import chart, images, line, play
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
@@ -17,18 +16,8 @@ FRAMES = 26  # on the way from one image to the next; the page blends what lies 
 
 
 class CodeSpace(Tab):
-    name, title, takes = "code_space", "Code space", "chain"
-    look_for = (
-        "Is halfway between two codes a digit? Press play, or pull t: on the left the straight line between codes (back through "
-        "f<sup>-1</sup>), then a cross-fade of pixels. Which path is likelier? Click digits to make the chain longer."
-    )
+    name = "code_space"
     _legs: dict[tuple[int, bytes], dict[str, Tensor]] = {}
-
-    def table(self) -> dict[str, Control]:
-        return {
-            "chain": chain("chain", [20, 370], "The images to walk along; click one to take it out"),
-            "t": slider("t", 0.5, 0, 1, 0.001, "From the first image (0) to the last (1)", quiet=True, hidden=True),
-        }
 
     def walk(self, model: NICE, images: list[int | str]) -> dict[str, Tensor]:
         """:func:`nicelib.analysis.walks` from image to image, one after the other; the newest legs are kept."""

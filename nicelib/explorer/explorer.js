@@ -374,9 +374,9 @@ function render({ model, el }) {
   }
   function heads() {
     const name = model.get("tab"), stop = model.get("stop"), chosen = model.get("chosen");
-    const stops = model.get("tour").map(([label, , tab, change], i) => button(`${i + 1} ${label}`, model.get("tour")[i][1], () => {
-      set({ ...defaults(tabs[tab]), ...change }, tab);
-      open(tab, i);
+    const stops = model.get("tour").map((one, i) => button(`${i + 1} ${one.label}`, one.say, () => {
+      set({ ...defaults(tabs[one.tab]), ...one.values }, one.tab);
+      open(one.tab, i);
     }, { "aria-pressed": i === stop }));
     const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
     const models = model.get("models").map((one) => button(one, "Show it, beside the others that are on", () => {
@@ -388,7 +388,7 @@ function render({ model, el }) {
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
-    say.innerHTML = stop < 0 ? tabs[name].look_for : `<b>${stop + 1} of ${stops.length}.</b> ${model.get("tour")[stop][1]}`;
+    say.innerHTML = stop < 0 ? tabs[name].look_for : `<b>${stop + 1} of ${stops.length}.</b> ${model.get("tour")[stop].say}`;
   }
   function build() {
     const name = model.get("tab"), tab = tabs[name];

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nicelib.explorer.controls import Control, choice, image, number, pixels_of, slider, text_of
-from nicelib.explorer.explored import Explored
+from nicelib.explorer.controls import Control, pixels_of, text_of
 from nicelib.explorer.scene import Row, chart, images, line
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.inpainting import PARTS, RULES, hidden_part, inpaint
@@ -19,16 +18,11 @@ from nicelib.plotting import BLUE, GREY
 
 
 class Inpainting(Tab):
-    name, title, takes = "inpainting", "Inpainting", "image"
-    look_for = (
-        "Can the model guess what it cannot see? Start, and the hidden pixels climb log p from uniform noise, four tries at once. "
-        "The paper's rule takes equal steps in every pixel: see it overshoot. Hide what you like with the brush."
-    )
-    actions = [("Start", "Climb from the start", "start"), ("Stop", "Leave the picture as it is", "stop")]
+    name = "inpainting"
     tries = 4
     seconds_a_picture = 0.25
 
-    def __init__(self, explorer: Explored) -> None:
+    def __init__(self, explorer: Any) -> None:
         super().__init__(explorer)
         self.nats: list[Tensor] = []  # of the tries, step by step
         self.running = False
@@ -36,18 +30,10 @@ class Inpainting(Tab):
         self._turn = threading.RLock()  # between a run's end and a hand that stops it or starts another
 
     def table(self) -> dict[str, Control]:
-        hidden = {part: text_of(self.hidden(part).byte()) for part in PARTS}
-        return {
-            "image": image("image", 20, "Draw with pointer or keyboard, or hide", "pad"),
-            "part": choice(
-                "hidden", "top", PARTS, "Which pixels the model may not see: ten masks of the paper", brush=hidden
-            ),
-            "rule": choice(
-                "rule", RULES[0], RULES, "How to climb: steps that fit each pixel, or the paper's equal ones"
-            ),
-            "steps": slider("steps", 200, 50, 3000, 50, "How many steps a run takes"),
-            "seed": number("seed", "Which noise the hidden pixels start from"),
-        }
+        controls = super().table()
+        controls["part"] |= {"options": PARTS, "brush": {part: text_of(self.hidden(part).byte()) for part in PARTS}}
+        controls["rule"] |= {"options": RULES}
+        return controls
 
     def hidden(self, part: str) -> Tensor:
         """Which pixels are hidden, by a part's name or a mask from the brush: bool (D,)."""

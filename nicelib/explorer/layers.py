@@ -3,26 +3,13 @@
 import torch
 
 from nicelib.analysis import states
-from nicelib.explorer.controls import Control, image, number, slider
 from nicelib.explorer.scene import images, play
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
 
 
 class Layers(Tab):
-    name, title, takes = "layers", "Layers", "image"
-    look_for = (
-        "What does each layer do? Every coupling layer adds a shift to every second column, read from the columns between; the "
-        "scaling layer stretches what is left into noise. Press play to watch. Below, a code of noise on its way back to a digit."
-    )
-    actions = [("New code", "Take the next seed", {"seed": 1})]
-
-    def table(self) -> dict[str, Control]:
-        return {
-            "image": image("image", 370, "The image that goes in; click a digit, or hand one over"),
-            "seed": number("seed of the code", "Which code goes back"),
-            "t": slider("t", 0.0, 0, 1, 0.001, "From the image (0) to its code (1)", quiet=True, hidden=True),
-        }
+    name = "layers"
 
     def draw(self, model: NICE, image: int | str, seed: int, t: float) -> Drawing:
         x = self.explorer.noisy(self.explorer.pixels(image), model)

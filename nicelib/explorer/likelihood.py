@@ -7,31 +7,15 @@ import torch
 
 from nicelib.analysis import disturb, nats_per_pixel
 from nicelib.data import bits_per_dim
-from nicelib.explorer.controls import Control, image, slider
-from nicelib.explorer.explored import gauge
 from nicelib.explorer.scene import Panel, chart, field, histogram, images, line, upright
-from nicelib.explorer.tab import Drawing, Tab
+from nicelib.explorer.tab import Drawing, Tab, gauge
 from nicelib.model import NICE
 from nicelib.plotting import BLUE, GREY, ORANGE, RED
 from nicelib.pretrained import load_test_nats
 
 
 class Likelihood(Tab):
-    name, title, takes = "likelihood", "Likelihood", "image"
-    look_for = (
-        "What does the model find likely? Draw on the pad, or click a digit, then shift, turn or dirty it. The map says which "
-        "pixels surprise the model: strokes cost nats, and a grey speck where it was always black costs hundreds."
-    )
-
-    def table(self) -> dict[str, Control]:
-        reach = self.side // 4
-        return {
-            "image": image("image", 370, "Draw with pointer or keyboard", "pad"),
-            "right": slider("shift right", 0, -reach, reach, 1, "By how many pixels the image is moved to the right"),
-            "down": slider("shift down", 0, -reach, reach, 1, "By how many pixels the image is moved down"),
-            "turn": slider("turn", 0, -180, 180, 5, "By how many degrees it is turned, anticlockwise"),
-            "noise": slider("noise", 0, 0, 0.3, 0.01, "Standard deviation of noise that is added, as a share of white"),
-        }
+    name = "likelihood"
 
     def draw(self, model: NICE, image: int | str, **done: Any) -> Drawing:
         pixels = disturb(self.explorer.pixels(image), **done)

@@ -5,30 +5,14 @@ import math
 import torch
 
 from nicelib.analysis import decode
-from nicelib.explorer.controls import Control, number, slider
-from nicelib.explorer.explored import gauge
 from nicelib.explorer.scene import images
-from nicelib.explorer.tab import Drawing, Tab
+from nicelib.explorer.tab import Drawing, Tab, gauge
 from nicelib.model import NICE
 from nicelib.plotting import RED
 
 
 class Sample(Tab):
-    name, title = "sample", "Sample"
-    look_for = (
-        "What has the model learnt? Every image is f<sup>-1</sup>(temperature &times; z), z from the prior, with its nats below. "
-        "Lower the temperature: the likelihood rises, yet the digits do not get better. Click one to hand it to another tab."
-    )
-    actions = [("New samples", "Take the next seed", {"seed": 1})]
-
-    def table(self) -> dict[str, Control]:
-        return {
-            "seed": number("seed", "Which random numbers: the same seed draws the same codes z, for every model"),
-            "number": slider("images", 36, 1, 100, 1, "How many images to draw"),
-            "temperature": slider(
-                "temperature", 1.0, 0, 1.5, 0.05, "What z is multiplied by: 0 gives the mode, 1 the model"
-            ),
-        }
+    name = "sample"
 
     def draw(self, model: NICE, seed: int, number: int, temperature: float) -> Drawing:
         z = temperature * model.prior.sample((number, model.dim), torch.Generator().manual_seed(seed))

@@ -3,7 +3,7 @@
 import torch
 
 from nicelib.analysis import keep_widest, turn_dimension, widest_first
-from nicelib.explorer.controls import Control, image, slider
+from nicelib.explorer.controls import Control
 from nicelib.explorer.scene import chart, field, images, line
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
@@ -11,24 +11,15 @@ from nicelib.plotting import BLUE, ORANGE
 
 
 class Spectrum(Tab):
-    name, title, takes = "spectrum", "Spectrum", "image"
-    look_for = (
-        "How many of the dimensions matter? Keep only the k with most variation, 1 / exp(s), and set all others to 0: the second "
-        "row shows what those k still explain. Then turn one dimension of your image by hand and see which pixels move."
-    )
+    name = "spectrum"
 
     def table(self) -> dict[str, Control]:
         ladder = sorted({0, self.dim, *(round(self.dim ** (i / 40)) for i in range(41))})  # fine where it counts
-        some = torch.linspace(0, len(self.explorer.digits) - 1, 10).long().tolist()
-        self.some = self.explorer.digits[some]
-        return {
-            "k": slider("k kept", ladder[-8], 0, self.dim, 1, "How many dimensions keep their z", options=ladder),
-            "image": image("image", some[5], "The image whose dimension is turned; click a digit, or hand one over"),
-            "rank": slider(
-                "rank", 0, 0, self.dim - 1, 1, "Which dimension: 0 varies most", options=[r - 1 for r in ladder[1:]]
-            ),
-            "value": slider("its z", 6.0, -10, 10, 0.5, "The value that this dimension is set to"),
-        }
+        some = torch.linspace(0, len(self.explorer.digits) - 1, 10).long()
+        self.some, controls = self.explorer.digits[some], super().table()
+        controls["k"] |= {"value": ladder[-8], "high": self.dim, "options": ladder}
+        controls["rank"] |= {"high": self.dim - 1, "options": [rank - 1 for rank in ladder[1:]]}
+        return controls
 
     def draw(self, model: NICE, k: int, image: int | str, rank: int, value: float) -> Drawing:
         z, _ = model(self.explorer.noisy(torch.cat((self.some, self.explorer.pixels(image))), model))

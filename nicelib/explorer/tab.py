@@ -1,20 +1,22 @@
 """What the tabs share: values of controls, a picture drawn in the background, the same picture without a page."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from nicelib import plotting
 from nicelib.checkpoints import write_atomically
 from nicelib.errors import InputError
-from nicelib.explorer.controls import Control, checked
-from nicelib.explorer.explored import Explored
-from nicelib.explorer.scene import Row, as_figure, plain
+from nicelib.explorer.controls import TABS, Control, checked, table
+from nicelib.explorer.scene import Panel, Row, as_figure, chart, histogram, plain, upright
 from nicelib.model import NICE
+from nicelib.plotting import BLUE, GREY
 
 Drawing = tuple[list[Row], str]  # rows of panels and a line of HTML
 Scene = dict[str, Any]  # the same with its model's name
@@ -23,34 +25,26 @@ Scene = dict[str, Any]  # the same with its model's name
 class Tab:
     """Controls, one picture and one line of numbers; subclasses say what to draw from the controls' values."""
 
-    name: str  # the explorer's attribute, and the page's
-    title: str
-    look_for: str  # one or two sentences above the picture
-    takes = ""  # the control that takes a clicked image
-    actions: Sequence[tuple[str, str, Any]] = ()  # a button, its tooltip, and values to set, or a method's name
+    name: str  # the explorer's attribute, the page's, and its words' in tabs.toml
 
-    def __init__(self, explorer: Explored) -> None:
+    def __init__(self, explorer: Any) -> None:
         self.explorer, self.side, self.dim = explorer, explorer.side, explorer.side**2
         self.error: BaseException | None = None
         self.drawn = 0  # pictures so far
         self.asked: Any = None  # what the newest of them is of
-        self.controls, last = self.table(), len(explorer.digits) - 1
-        for control in self.controls.values():
-            if control["kind"] in ("image", "pad", "chain"):  # a small collection has no digit 370
-                value = control["value"]
-                control["value"] = [min(i, last) for i in value] if control["kind"] == "chain" else min(value, last)
+        self.words = {"takes": "", "actions": [], **TABS[self.name], "name": self.name}
+        self.controls = self.table()
 
     def table(self) -> dict[str, Control]:
         """The controls by name."""
-        raise NotImplementedError
+        return table(self.name, len(self.explorer.digits) - 1)
 
     def draw(self, model: NICE, *args: Any, **values: Any) -> Drawing:
         """The values of the controls -> a picture. Runs in the background, without gradients."""
         raise NotImplementedError
 
-    def end(self, model: NICE, **values: Any) -> Drawing:
-        """The picture for a page without widgets."""
-        return self.draw(model, **values)
+    #: the picture for a page without widgets
+    end: Callable[..., Drawing] = lambda self, *args, **values: self.draw(*args, **values)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -123,7 +117,7 @@ class Tab:
         scenes, t = self._still(values)
         titles = ", ".join(panel["title"] for _, panels in scenes[0]["rows"] for panel in panels if panel["title"])
         said = "; ".join(f"{scene['name']}: {plain(scene)}" for scene in scenes)
-        plotting.show(as_figure(scenes, t), f"The tab {self.title} ({titles}). {said}.")
+        plotting.show(as_figure(scenes, t), f"The tab {self.words['title']} ({titles}). {said}.")
 
     def _still(self, values: dict[str, Any]) -> tuple[list[Scene], float]:
         if self.explorer.worker.closed:
@@ -148,3 +142,17 @@ class Tab:
                 self.tell(said=str(error))
 
         self.explorer.worker.submit(("save", self.drawn), write)
+
+
+def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -> Panel:
+    """Histograms of |z|, of 1,000 draws from the prior and of the real digits, with the lengths (N,) of some codes."""
+    draws = model.prior.sample((1000, model.dim), torch.Generator().manual_seed(0)).norm(dim=1)
+    digits = explorer.held_out(model)[1]
+    low, high = 0.3 * draws.min().item(), max(digits.max().item(), 4 * draws.max().item())
+    bins = torch.logspace(math.log10(low), math.log10(high), 50)
+    lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "draws from the prior")]
+    if len(length) > 1:
+        lines.append(histogram(length, bins, colour, label))
+    else:
+        lines.append(upright(length.item(), colour, label, low, high))
+    return chart("|z|: how far from the mode", lines, "|z|", (low, high), 0, log="x")
