@@ -97,7 +97,7 @@ def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
     (steps,) = at_least(2, steps=steps)
     check_tensor("ends", ends, f"two images, (2, {model.dim})", lambda ends: ends.shape == (2, model.dim))
     z, _ = model(ends)
-    t = torch.linspace(0, 1, steps).to(ends)[:, None]
+    t = torch.linspace(0, 1, steps, device=ends.device).to(ends)[:, None]
     code, code_nats = decode(model, (1 - t) * z[0] + t * z[1])
     pixels = (1 - t) * ends[0] + t * ends[1]
     return {"code": code, "pixels": pixels, "code_nats": code_nats, "pixels_nats": model.log_prob(pixels)}
@@ -172,14 +172,17 @@ def disturb(
     at_least(1, images=len(pixels))
     (seed,), angle = at_least(0, seed=seed), math.radians(plain("turn", turn, float))
     cos, sin = math.cos(angle), math.sin(angle)
-    rotation = torch.tensor([[cos, -sin], [sin, cos]])  # from a place in the new image to where it was in the old
-    shift = (
-        rotation @ torch.tensor([[plain("right", right, float)], [plain("down", down, float)]]) * (2 / side)
-    )  # an image is 2 wide: from -1 to 1
+    rotation = (
+        pixels.cpu().float().new_tensor([[cos, -sin], [sin, cos]])
+    )  # from a place in the new image to where it was in the old
+    shift = rotation.new_tensor([[plain("right", right, float)], [plain("down", down, float)]])
+    shift = rotation @ shift * (2 / side)  # an image is 2 wide: from -1 to 1
     source = torch.cat((rotation, -shift), dim=1).expand(len(pixels), 2, 3)
     images = pixels.cpu().float().reshape(-1, 1, side, side)
     x = grid_sample(images, affine_grid(source, list(images.shape), align_corners=False), align_corners=False)
-    x = x + 255 * plain("noise", noise, float) * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    x = x + 255 * plain("noise", noise, float) * torch.empty_like(x).normal_(
+        generator=torch.Generator().manual_seed(seed)
+    )
     return x.round().clamp(0, 255).to(torch.uint8).view(len(pixels), -1)
 
 
@@ -205,5 +208,5 @@ def ks_distances(z: Tensor, prior: Distribution) -> Tensor:
     [0.5]
     """
     expected = prior.cdf(z.sort(0).values)
-    seen = torch.linspace(0, 1, len(z) + 1).to(expected)[:, None]
+    seen = torch.linspace(0, 1, len(z) + 1, device=z.device).to(expected)[:, None]
     return torch.maximum(expected - seen[:-1], seen[1:] - expected).amax(0)

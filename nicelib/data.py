@@ -88,7 +88,7 @@ def load_digits(
     pixels, labels = _read_torchvision(dataset, split != "test", data_dir, download)
     if split == "test" or protocol == "notes":
         return pixels, labels
-    chosen = (torch.arange(len(labels)) < 50_000) == (split == "train")
+    chosen = (torch.arange(len(labels), device=labels.device) < 50_000) == (split == "train")
     if split == "train" and protocol == "reference":
         rank = _rank_in_class(labels)
         chosen &= (rank < 450) | (rank >= 500)  # mnist-sample's test digits are left out
@@ -166,7 +166,7 @@ def _read_sample() -> tuple[Tensor, Tensor]:
             raise ValueError("pixels were changed")
     except Exception as error:  # a damaged file shows as OSError, SyntaxError, ValueError, ...
         raise InputError(f"{SAMPLE} cannot be read ({cause(error)}); install the package again") from error
-    return torch.from_numpy(pixels), torch.arange(10).repeat_interleave(500)
+    return torch.from_numpy(pixels), torch.arange(10, device="cpu").repeat_interleave(500)
 
 
 def _rank_in_class(labels: Tensor) -> Tensor:

@@ -152,8 +152,8 @@ def import_state_dict(
                 moved = torch.stack((moved + dim, moved), 1).flatten()
             for linear, own in zip(layer.conditioner[::2], linears, strict=True):
                 half = name != "full"
-                rows = moved if half and own == linears[-1] else torch.arange(linear.out_features)
-                columns = keep if half and own == linears[0] else torch.arange(linear.in_features)
+                rows = moved if half and own == linears[-1] else torch.arange(linear.out_features, device="cpu")
+                columns = keep if half and own == linears[0] else torch.arange(linear.in_features, device="cpu")
                 _fill(linear, rows, columns, tensors, family.layer.format(i) + own)
         if tensors:
             raise InputError(f"{next(iter(tensors))} is left over: this is no NICE of a family that can be imported")

@@ -1,6 +1,7 @@
 """Filling in hidden pixels by gradient ascent on log p (paper, section 5.2)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,8 @@ def hidden_part(part: str, side: int = 28, generator: torch.Generator | None = N
     one_of("part", part, PARTS)
     (side,) = at_least(1, side=side)
     if part == "random":
-        return torch.rand(side * side, generator=generator) < 0.5
-    hidden, half, quarter = torch.zeros(side, side, dtype=torch.bool), side // 2, side // 4
+        return torch.rand(side * side, generator=generator, device="cpu", dtype=torch.float32) < 0.5
+    hidden, half, quarter = torch.zeros(side, side, dtype=torch.bool, device="cpu"), side // 2, side // 4
     middle = slice(quarter, side - quarter)
     places = {
         "top": (slice(half), slice(None)),
@@ -39,6 +40,7 @@ def hidden_part(part: str, side: int = 28, generator: torch.Generator | None = N
     return hidden.flatten()
 
 
+@torch.inference_mode(False)
 def inpaint(
     model: NICE,
     x: Tensor,
@@ -77,8 +79,9 @@ def inpaint(
     wanted = f"bool {tuple(shapes[0])} or {tuple(shapes[1])}"
     check_tensor("hidden", hidden, wanted, lambda hidden: hidden.dtype == torch.bool and hidden.shape in shapes)
     hidden = hidden.to(x.device)
+    drawn: Any = {"generator": generator, "device": "cpu", "dtype": torch.float32}  # whatever torch's defaults are
     below_one = 1 - torch.finfo(x.dtype).eps
-    x = torch.where(hidden, torch.rand(x.shape, generator=generator).to(x), x)
+    x = torch.where(hidden, torch.rand(x.shape, **drawn).to(x), x)
     first, second = torch.zeros_like(x), torch.zeros_like(x)  # Adam's moments, beta 0.9 and 0.99
     for i in range(steps + 1):
         with torch.enable_grad():
@@ -87,7 +90,7 @@ def inpaint(
             (gradient,) = torch.autograd.grad(nats.sum(), point)
         yield x, nats.detach()
         if rule == "paper":
-            step = 10 / (100 + i) * (gradient + torch.randn(x.shape, generator=generator).to(x))
+            step = 10 / (100 + i) * (gradient + torch.randn(x.shape, **drawn).to(x))
         else:
             first = 0.9 * first + 0.1 * gradient
             second = 0.99 * second + 0.01 * gradient**2

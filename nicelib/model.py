@@ -88,6 +88,8 @@ class NICE(Bijection):
             self.add_module(f"coupling_{i}", COUPLINGS[config.coup_type](mask, conditioner, **bound))
         self.scaling = Scaling(config.dim)
         self.prior = PRIORS[config.latent]()
+        if self.scaling.log_scale.device.type != "meta":  # masks were made on the CPU, the rest where torch makes it
+            self.to(self.scaling.log_scale.device)
 
     @property
     def couplings(self) -> list[Any]:

@@ -23,7 +23,7 @@ class _Standard(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return torch.tensor(0.0)
+        return torch.tensor(0.0, device="cpu", dtype=torch.float32)
 
     def sample(self, sample_shape=(), generator: torch.Generator | None = None) -> Tensor:
         """Draw float32 numbers of shape ``sample_shape`` on the generator's device (default: CPU)."""
@@ -61,7 +61,7 @@ class StandardLogistic(_Standard):
 
     @property
     def variance(self) -> Tensor:
-        return torch.tensor(math.pi**2 / 3)
+        return torch.tensor(math.pi**2 / 3, device="cpu", dtype=torch.float32)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """z, any shape -> log density in nats, same shape."""
@@ -88,7 +88,7 @@ class StandardNormal(_Standard):
 
     @property
     def variance(self) -> Tensor:
-        return torch.tensor(1.0)
+        return torch.tensor(1.0, device="cpu", dtype=torch.float32)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """z, any shape -> log density in nats, same shape."""

@@ -1,5 +1,6 @@
 """What people met elsewhere does not happen here: each kind of fault with a test that failed before it was mended."""
 
+import contextlib
 import json
 import os
 import re
@@ -24,13 +25,14 @@ from nicelib import (
     load_pixels,
     train,
 )
+from nicelib.analysis import disturb, walks
 from nicelib.checkpoints import load_model, read_header, save_model, write_atomically
 from nicelib.cli import main
 from nicelib.evaluation import evaluate
-from nicelib.importers import read_state_dict
-from nicelib.inpainting import inpaint
+from nicelib.importers import import_state_dict, read_state_dict
+from nicelib.inpainting import hidden_part, inpaint
 from nicelib.pretrained import load_test_nats
-from nicelib.training import is_main_process, matmul_precision
+from nicelib.training import is_main_process, matmul_precision, shift_images
 
 fcntl = pytest.importorskip("fcntl")  # these emulate Windows and Apple elsewhere
 
@@ -396,3 +398,57 @@ def test_launchers_variables_that_lead_nowhere(given, said, tmp_path):
 def test_too_little_memory_is_said_in_one_line(tmp_path):
     done = nicelib("sample", "--sample-size", 4_000_000_000, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"not enough memory" in done.stderr
+
+
+@contextlib.contextmanager
+def defaults(what):
+    """What a notebook's first cell may set: a device (meta stands in for one that is not the CPU), a dtype."""
+    if isinstance(what, torch.dtype):
+        torch.set_default_dtype(what)
+    else:
+        torch.set_default_device(what)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+def numbers_of_everything(folder):
+    """One number of each thing that is drawn, trained, loaded or moved, each from its seed."""
+    config = TrainConfig(**TINY, coup_type="affine", mask="checkerboard", latent="normal", shift=0.5)
+    model = load_model(folder / "m")
+    pixels, x = (
+        load_pixels("mnist-sample", "test")[:9],
+        torch.linspace(0, 0.9, 2 * 784, dtype=torch.float32, device="cpu"),
+    )
+    seeded = torch.Generator().manual_seed
+    yield pixels.sum().item()
+    yield next(train(config))["held_out"]
+    yield model.sample(3, generator=seeded(0)).sum().item()
+    yield evaluate(model, pixels).nats
+    yield disturb(pixels, 1, -1, 20.0, 0.1).sum().item()
+    yield walks(model, x.view(2, 784), 3)["code_nats"].tolist()
+    for part in ("top", "random"):
+        hidden = hidden_part(part, generator=seeded(1))
+        yield [nats.tolist() for _, nats in inpaint(model, x.view(2, 784), hidden, "paper", 1, seeded(2))]
+    yield shift_images(pixels, 0.5, seeded(3)).sum().item()
+    yield import_state_dict(torch.load(folder / "theirs", map_location="cpu")).config
+
+
+@pytest.mark.parametrize("what", ["meta", torch.float64, torch.float16], ids=str)
+def test_no_number_depends_on_torchs_defaults(what, tmp_path):
+    save_model(NICE(mid_dim=8, hidden=1), tmp_path / "m")
+    twin = {f"coupling_layers.{i}.m.{n}.weight": torch.ones(6, 6) for i in range(2) for n in (0, 2)}
+    twin |= {name.replace("weight", "bias"): torch.ones(6) for name in twin}
+    torch.save(twin | {"scaling_layer.log_scale_vector": torch.ones(1, 6)}, tmp_path / "theirs")
+    plainly = list(numbers_of_everything(tmp_path))
+    with defaults(what):
+        assert list(numbers_of_everything(tmp_path)) == plainly
+
+
+def test_inpainting_does_not_depend_on_the_mode_around_it():
+    model, hidden = NICE(16, mid_dim=2, hidden=1), hidden_part("top", 4)
+    for around in (torch.no_grad, torch.inference_mode):
+        with around():
+            assert len(list(inpaint(model, torch.rand(2, 16), hidden, steps=1))) == 2

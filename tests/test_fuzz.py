@@ -71,7 +71,7 @@ def state():
     numbers += tuple(b.fp32_precision for b in backends)
     modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
     modes += (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), repr(np.geterr()))
-    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)]
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     program = (
         os.getcwd(),
         {k: v for k, v in os.environ.items() if not k.startswith("TORCHINDUCTOR")},

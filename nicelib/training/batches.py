@@ -43,7 +43,7 @@ def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None
     side = side_of(pixels)
     device = pixels.device
     offset = torch.randint(0, 3, (len(pixels), 2), generator=generator, device=device)
-    moved = torch.rand(len(pixels), 1, generator=generator, device=device) < share
+    moved = torch.rand(len(pixels), 1, generator=generator, device=device, dtype=torch.float32) < share
     offset = torch.where(moved, offset, 1)
     padded = torch.nn.functional.pad(pixels.reshape(len(pixels), side, side), (1, 1, 1, 1))
     index = torch.arange(side, device=device)

@@ -122,7 +122,7 @@ class _Run:
         self.optimiser = make_optimiser(self.model, config)
         self.scheduler = Schedule(self.optimiser, self.steps * config.max_iter, config.schedule)
         self.parts: dict[str, Any] = {"model": self.model, "optimiser": self.optimiser, "scheduler": self.scheduler}
-        self.losses = torch.zeros(self.steps, device=self.device)
+        self.losses = torch.zeros(self.steps, device=self.device, dtype=torch.float32)
         self.state: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0, "best": -math.inf, "history": []}
         self.saved_at = time.monotonic()
 

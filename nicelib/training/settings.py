@@ -53,9 +53,14 @@ class TrainConfig(NICEConfig):
 
     def build(self, dim: int = 784) -> NICE:
         """A fresh model of this configuration, its weights drawn from ``seed``."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return NICE(**(self.architecture() | {"dim": dim}))
+        before = torch.get_default_dtype()
+        try:  # whatever torch's defaults are
+            torch.set_default_dtype(torch.float32)
+            with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+                torch.manual_seed(self.seed)
+                return NICE(**(self.architecture() | {"dim": dim}))
+        finally:
+            torch.set_default_dtype(before)
 
 
 _PLAIN: dict[str, Any] = {"init": "zero", "schedule": "constant", "scale_lr": 1.0, "clip": 0.0, "eps": 1e-4}
