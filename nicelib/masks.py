@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError, at_least, one_of, plain
+from nicelib.errors import InputError, at_least, one_of
 
 #: the splits a model can have, and the halves that its layer 0 can keep, the default first
 MASKS = {"parity": ("odd", "even"), "checkerboard": ("odd", "even"), "halves": ("first", "second")}
@@ -81,7 +81,8 @@ def selector(mask: Tensor) -> slice | Tensor:
 
 def _choose(dim: int, keep: str, halves: tuple[str, str]) -> int:
     """Which of the two halves of ``dim`` entries ``keep`` names: 0 or 1."""
-    if plain("dim", dim, int) < 2 or dim % 2 or dim >= 2**32:
+    (dim,) = at_least(2, dim=dim)
+    if dim % 2:
         raise InputError(f"dim = {dim}; expected an even number, 2 or more: the two halves of a split have equal size")
     if keep not in halves:
         raise InputError(f"keep = {keep!r}; expected {halves[0]!r} or {halves[1]!r}")

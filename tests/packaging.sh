@@ -76,8 +76,9 @@ import nicelib, sys
 assert nicelib.__file__.startswith(sys.prefix), nicelib.__file__"
 run "the command" none nicelib evaluate --draws 1
 run "the command" /proc/none nicelib sample --out samples.png
-# Left out: what reads the package's source, this project's pages and its measurements.
-own=(--ignore=tests/test_project.py --ignore=tests/test_results.py --ignore=tests/test_site.py --ignore=tests/test_packaging.py)
+# Left out: what reads the package's source, the pages and the measurements, and the browser.
+own=(--ignore=tests/test_project.py --ignore=tests/test_results.py --ignore=tests/test_site.py --ignore=tests/test_packaging.py
+    --ignore=tests/test_browser.py)
 run "the tests, a home that cannot be written" /proc/none python -m pytest -q -p no:cacheprovider -W error "${exempt[@]}" "${own[@]}" tests
 run "the package's doctests, no home" none python -m pytest -q -p no:cacheprovider -W error "${exempt[@]}" --pyargs nicelib
 run "the notebooks, no home" none python -m pytest -q -p no:cacheprovider --nbval notebooks

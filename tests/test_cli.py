@@ -59,8 +59,9 @@ def test_train_prints_rising_nats_and_writes_pictures(tmp_path, capsys):
     nats = [float(n) for n in re.findall(r"train +([\d.]+) nats  test +[\d.]+ nats  \d+ images/s", text)]
     assert status == 0 and len(nats) == 2 and nats[1] > nats[0] > 1000
     for name in ("samples.png", "curve.png"):
-        assert Image.open(out / name).convert("L").getextrema()[0] < Image.open(out / name).convert("L").getextrema()[1]
-    assert Image.open(out / "samples.png").size == (484, 484)  # 8 x 8 images
+        with Image.open(out / name) as picture:
+            dark, bright = picture.convert("L").getextrema()
+            assert dark < bright and (picture.size == (484, 484) or name == "curve.png")  # 8 x 8 images
 
 
 def test_evaluate_writes_the_nats_of_each_image(trained, tmp_path, capsys):

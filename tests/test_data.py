@@ -48,7 +48,8 @@ def test_a_damaged_sample_is_named(damage, tmp_path, monkeypatch):
     path = tmp_path / "mnist_sample.png"
     whole = data.SAMPLE.read_bytes()
     if damage in ("other pixels", "other size"):
-        picture = Image.open(data.SAMPLE)
+        with Image.open(data.SAMPLE) as shipped:
+            picture = shipped.copy()
         if damage == "other pixels":
             picture.putpixel((14, 14), picture.getpixel((14, 14)) ^ 1)
         else:

@@ -84,6 +84,7 @@ def test_the_shipped_numbers_are_of_batches_of_500(model):
     assert evaluate(model, pixels).nats == evaluate(model, pixels, 1, 0, 500).nats != evaluate(model, pixels, 1, 1).nats
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_image_has_no_standard_error(model):
     pixels = load_pixels("mnist-sample", "test")[:2]
     assert math.isnan(evaluate(model, pixels[:1]).standard_error) and evaluate(model, pixels).standard_error > 0

@@ -225,7 +225,9 @@ def test_save_as_png(explorer, tmp_path, monkeypatch):
         click(explorer, "save")
         explorer.settle()
     (path,) = tmp_path.iterdir()  # the same picture, the same name
-    assert Image.open(path).width == 1440 and str(path) in explorer.page.sample["said"]
+    with Image.open(path) as picture:
+        assert picture.width == 1440
+    assert str(path) in explorer.page.sample["said"]
     path.unlink()
     path.mkdir()  # cannot be written over
     click(explorer, "save")

@@ -146,3 +146,8 @@ def test_a_bright_pixel_stops_just_below_one(rule):
     torch.nn.init.constant_(model.couplings[0].conditioner[-1].bias, -50.0)
     *_, (x, _) = inpaint(model, torch.full((1, 4), 0.5), torch.ones(4, dtype=torch.bool), rule, 20)
     assert x.max() == 1 - torch.finfo(torch.float32).eps and (x < 1).all()
+
+
+def test_random_pixels_are_hidden_by_their_generator():
+    one, again, other = (hidden_part("random", generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)

@@ -49,3 +49,9 @@ def test_selector_selects_what_the_mask_does(mask):
 def test_bad_input_is_named(call):
     with pytest.raises(InputError, match="expected"):
         call()
+
+
+@pytest.mark.parametrize("size", [2**32, 10**30])
+def test_what_no_memory_holds_is_refused_by_name(size):
+    with pytest.raises(InputError, match=r"^dim = \d+; expected 2 or more, below 2\^32"):
+        half_mask(size)

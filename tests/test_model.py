@@ -1,3 +1,4 @@
+import inspect
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchinfo import summary
 
-from nicelib import NICE, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels
+from nicelib import (
+    NICE,
+    AffineCoupling,
+    InputError,
+    TrainConfig,
+    dequantise,
+    initialise_from_data,
+    load_pixels,
+    make_conditioner,
+)
+from nicelib.model import NICEConfig
 from nicelib.training import make_optimiser
 
 
@@ -143,3 +154,27 @@ def test_bad_sampling_is_named(small_model):
         small_model.sample(-1)
     with pytest.raises(InputError, match="temperature = -1"):
         small_model.sample(1, temperature=-1)
+
+
+def test_the_dead_half_starts_at_zero():
+    """It is saved with the rest: zeros weigh nothing in a packed file, and show that nothing reads them."""
+    mask = torch.arange(16) % 2 == 1
+    first, *_, last = make_conditioner(mask, 200, 2)
+    assert (first.weight[:, ~mask] == 0).all() and (last.weight == 0).all() and (last.bias == 0).all()
+    assert first.weight[:, mask].std().item() == pytest.approx(
+        (2 / 1.04 / 8) ** 0.5, rel=0.1
+    )  # Kaiming's, of live inputs
+
+
+def test_what_is_not_said_is_the_papers_or_the_documented():
+    """Another default would change what every notebook, table and file says."""
+    assert NICEConfig().architecture() == {
+        "dim": 784, "coupling": 4, "mid_dim": 1000, "hidden": 5, "coup_type": "additive", "latent": "logistic",
+        "activation": "leaky_relu", "mask": "parity", "first": "odd", "bound": 2.0,
+    }  # fmt: skip
+    for function, defaults in (
+        (make_conditioner, {"mid_dim": 1000, "hidden": 5, "outputs": 1, "activation": "leaky_relu"}),
+        (AffineCoupling, {"bound": 2.0}),
+    ):
+        known = inspect.signature(function).parameters.values()
+        assert {p.name: p.default for p in known if p.default is not p.empty} == defaults

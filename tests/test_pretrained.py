@@ -44,4 +44,5 @@ def test_the_inverse_undoes_the_trained_flow():
 @pytest.mark.parametrize("temperature", ["1", "0.7"])
 def test_sample_needs_no_weights_argument(tmp_path, temperature):
     assert main(["sample", "--out", str(tmp_path / "grid.png"), "--temperature", temperature]) == 0
-    assert Image.open(tmp_path / "grid.png").size == (484, 484)
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.size == (484, 484)
