@@ -134,7 +134,7 @@ def test_bench(capsys, tmp_path, all_cores):
     assert sum(ours[phase] for phase in PHASES) == pytest.approx(50 / ours["images_per_s"], rel=0.05)
     assert ours["ratio"] == pytest.approx(ours["images_per_s"] / found["plain"]["images_per_s"][0])
     assert ours["floor"] == pytest.approx(50 * FLOP / ours["products"] + ADAM_BYTES / ours["copies"])
-    assert 0.1 < ours["share"] < 1.5
+    assert 0 < ours["share"] < 1.5
 
 
 def test_module_runs():
