@@ -23,9 +23,10 @@ def make_model(seed=0, **options):
     return randomise(NICE(dim=64, mid_dim=16, hidden=2, **options), seed)
 
 
-def make_explorer(**options):
+def make_explorer(dtype=torch.float32, **options):
+    """An open explorer draws in a thread of its own: its model has its dtype before it opens."""
     digits = torch.randint(0, 256, (30, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    return SampleExplorer(make_model(**options), digits)
+    return SampleExplorer(make_model(**options).to(dtype), digits)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,7 @@ def click(explorer, action):
 @pytest.mark.parametrize("options", [{}, {"coup_type": "affine", "latent": "normal"}], ids=["additive", "affine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_tab_draws_a_picture(options, dtype):
-    explorer = make_explorer(**options)
-    explorer.model.to(dtype)
+    explorer = make_explorer(dtype, **options)
     for name, tab in explorer.tabs.items():
         explorer.page.tab = name
         scene = drawn(tab)
