@@ -350,8 +350,12 @@ def test_solutions_are_last_and_folded(path):
     code = [c for c in cells[first:] if c["cell_type"] == "code"]
     assert code and any("assert" in "".join(c["source"]) for c in code)
     assert all(c["metadata"].get("jupyter") == {"source_hidden": True, "outputs_hidden": True} for c in code)
-    for text in (s for c, s in zip(cells[first + 1 :], sources[first + 1 :], strict=True) if c["cell_type"] == "markdown"):
-        assert re.search(r"^<details><summary><b>Solution \d</b></summary>\n\n(?s:.+)\n\n</details>$", text, re.M), text[:80]
+    for text in (
+        s for c, s in zip(cells[first + 1 :], sources[first + 1 :], strict=True) if c["cell_type"] == "markdown"
+    ):
+        assert re.search(r"^<details><summary><b>Solution \d</b></summary>\n\n(?s:.+)\n\n</details>$", text, re.M), (
+            text[:80]
+        )
 
 
 def test_ruff():
