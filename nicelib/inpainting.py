@@ -11,33 +11,38 @@ from nicelib.checkpoints import unwrap
 from nicelib.errors import at_least, one_of
 from nicelib.model import NICE
 
-PARTS = ("top", "bottom", "left", "right", "centre", "random")
+#: the ten masks of the paper's figure 6, in its order, and the middle quarter
+PARTS: tuple[str, ...] = ("top", "bottom", "odd columns", "even columns", "left", "right")
+PARTS += ("middle rows", "middle columns", "random 75%", "random 90%", "centre")
 RULES = ("preconditioned", "paper")
 
 
 def hidden_part(part: str, side: int = 28, generator: torch.Generator | None = None) -> Tensor:
     """Which pixels of a side x side image a part of :data:`PARTS` hides: bool (side * side,), True = hidden.
 
-    ``"centre"`` hides the middle quarter, ``"random"`` every pixel with probability one half, the others that half.
+    Each hides one half, except ``"random 75%"`` and ``"random 90%"``, each pixel with that probability, and ``"centre"``.
 
     >>> hidden_part("top", side=4).view(4, 4).int().tolist()
     [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
     """
     one_of("part", part, PARTS)
     (side,) = at_least(1, side=side)
-    if part == "random":
-        return torch.rand(side * side, generator=generator, device="cpu", dtype=torch.float32) < 0.5
-    hidden, half, quarter = torch.zeros(side, side, dtype=torch.bool, device="cpu"), side // 2, side // 4
-    middle = slice(quarter, side - quarter)
-    places = {
-        "top": (slice(half), slice(None)),
-        "bottom": (slice(half, None), slice(None)),
-        "left": (slice(None), slice(half)),
-        "right": (slice(None), slice(half, None)),
-        "centre": (middle, middle),
+    if part.startswith("random"):
+        return torch.rand(side * side, generator=generator, device="cpu", dtype=torch.float32) < int(part[7:9]) / 100
+    row, half, quarter = torch.arange(side, device="cpu")[:, None].expand(side, side), side // 2, side // 4
+    middle = (row >= quarter) & (row < side - quarter)
+    hidden = {
+        "top": row < half,
+        "bottom": row >= half,
+        "odd columns": row.T % 2 == 1,
+        "even columns": row.T % 2 == 0,
+        "left": row.T < half,
+        "right": row.T >= half,
+        "middle rows": middle,
+        "middle columns": middle.T,
+        "centre": middle & middle.T,
     }
-    hidden[places[part]] = True
-    return hidden.flatten()
+    return hidden[part].flatten()
 
 
 @torch.inference_mode(False)

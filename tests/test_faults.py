@@ -429,7 +429,7 @@ def numbers_of_everything(folder):
     yield evaluate(model, pixels).nats
     yield disturb(pixels, 1, -1, 20.0, 0.1).sum().item()
     yield walks(model, x.view(2, 784), 3)["code_nats"].tolist()
-    for part in ("top", "random"):
+    for part in ("top", "random 75%"):
         hidden = hidden_part(part, generator=seeded(1))
         yield [nats.tolist() for _, nats in inpaint(model, x.view(2, 784), hidden, "paper", 1, seeded(2))]
     yield shift_images(pixels, 0.5, seeded(3)).sum().item()

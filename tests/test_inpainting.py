@@ -21,19 +21,25 @@ def model():
 @pytest.mark.parametrize("part", PARTS)
 def test_hidden_part(part):
     hidden = hidden_part(part, 8, torch.Generator().manual_seed(0)).view(8, 8)
-    share = {"centre": 0.25}.get(part, 0.5)
+    share = {"centre": 0.25, "random 75%": 0.75, "random 90%": 0.9}.get(part, 0.5)
     assert hidden.dtype == torch.bool
-    assert abs(hidden.float().mean() - share) < (0.2 if part == "random" else 1e-6)
+    assert abs(hidden.float().mean() - share) < (0.15 if part.startswith("random") else 1e-6)
     corners = {
         "top": (1, 1, 0, 0),
         "bottom": (0, 0, 1, 1),
         "left": (1, 0, 1, 0),
         "right": (0, 1, 0, 1),
+        "odd columns": (0, 1, 0, 1),
+        "even columns": (1, 0, 1, 0),
+        "middle rows": (0,) * 4,
+        "middle columns": (0,) * 4,
         "centre": (0,) * 4,
     }
     if part in corners:
         assert tuple(hidden[[0, 0, 7, 7], [0, 7, 0, 7]].int().tolist()) == corners[part]
-        assert hidden[3, 3] == (part in ("top", "left", "centre"))
+        assert hidden[3, 3] == (part not in ("bottom", "right", "even columns"))
+    if part.startswith("middle"):
+        assert tuple(hidden[[0, 3], [3, 0]].int().tolist()) == ((0, 1) if part == "middle rows" else (1, 0))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -149,5 +155,5 @@ def test_a_bright_pixel_stops_just_below_one(rule):
 
 
 def test_random_pixels_are_hidden_by_their_generator():
-    one, again, other = (hidden_part("random", generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    one, again, other = (hidden_part("random 75%", generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
