@@ -1,4 +1,4 @@
-"""Figures in one palette: image grids, training curves, the scale spectrum."""
+"""Figures in one palette: image grids, training curves, the chain of a flow's parts."""
 
 import io
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def show(figure: Figure, alt: str, **place: Any) -> None:
     figure.savefig(drawn, format="png", dpi=2 * figure.dpi)
     # 256 colours of its own: no eye sees the difference, and a page of figures weighs two fifths
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
-    width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
+    width, height = (figure.get_size_inches() * figure.dpi).round().astype(int).tolist()
     metadata = {"image/png": {"width": width, "height": height, "alt": alt}}
     display({"image/png": file.getvalue()}, raw=True, metadata=metadata, **place)
     plt.close(figure)
@@ -53,17 +54,13 @@ def where_we_are(*here: str) -> None:
     """Draw :data:`PARTS` as a chain of boxes, today's coloured: the head of each notebook; InputError at another name."""
     for part in here:
         one_of("part", part, PARTS)
-    figure, ax = plt.subplots(figsize=(11, 0.75), layout="none")
-    figure.subplots_adjust(0, 0, 1, 1)
-    for i, part in enumerate(PARTS):
+    figure, last = plt.figure(figsize=(8.5, 0.75), layout="none"), None
+    for part in PARTS:  # each box stands the same step behind the end of the one before it
+        arrow = {"arrowstyle": "<-", "color": GREY, "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 9} if last else None
         box = {"boxstyle": "round,pad=0.55", "fc": ORANGE if part in here else "#EEEEEE", "ec": GREY}
-        weight = "bold" if part in here else None
-        ax.text(i, 0, part, ha="center", va="center", bbox=box, fontsize=12, fontweight=weight)
-        if i:
-            arrow = {"arrowstyle": "->", "color": GREY, "shrinkA": 0, "shrinkB": 0}
-            ax.annotate("", (i - 0.39, 0), (i - 0.61, 0), arrowprops=arrow)
-    ax.set(xlim=(-0.5, len(PARTS) - 0.5), ylim=(-1, 1))
-    ax.set_axis_off()
+        at: dict[str, Any] = {"xy": (1 if last else 0, 0.5), "xytext": (68 if last else 9, 0), "va": "center"}
+        at |= {"xycoords": last or "figure fraction", "textcoords": "offset points", "bbox": box, "arrowprops": arrow}
+        last = figure.add_artist(Annotation(part, **at, fontsize=12, weight="bold" if part in here else "normal"))
     show(figure, f"The flow as a chain: {', '.join(PARTS)}. This notebook: {' and '.join(here)}.")
 
 
@@ -125,16 +122,3 @@ def plot_history(history: list[dict], ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="log-likelihood (nats)", title="Training")
     ax.legend()
-
-
-def plot_spectrum(log_scale: Tensor) -> None:
-    """Draw 1 / exp(s), s (784,) of the scaling layer: sorted as a curve, and in place as an image (paper, section 3.3)."""
-    check_tensor("log_scale", log_scale, "(784,)", lambda log_scale: log_scale.shape == (784,))
-    sigma = (-log_scale.detach()).exp().cpu()
-    _, (curve, image) = plt.subplots(1, 2, figsize=(9, 3.2))
-    curve.semilogy(sigma.sort(descending=True).values)
-    curve.set(xlabel="dimension, sorted", ylabel="1 / exp(s)", title="Spectrum")
-    shown = image.imshow(sigma.log10().view(28, 28), cmap="viridis")
-    image.set_axis_off()
-    image.set_title("log10 of 1 / exp(s), pixel by pixel")
-    plt.colorbar(shown, ax=image)
