@@ -122,10 +122,7 @@ PLAN = [
 
 def changes_for(args: argparse.Namespace) -> dict[str, Any]:
     """What the runner adds to a run's own settings: how to use the card, and how small a test is."""
-    graph = (
-        "cuda_graph" in TrainConfig.__dataclass_fields__ and torch.cuda.is_available() and not (args.eager or args.tiny)
-    )
-    changes: dict[str, Any] = {"cuda_graph": "on"} if graph else {}
+    changes: dict[str, Any] = {"cuda_graph": "off"} if args.eager else {}
     changes |= TINY if args.tiny else {}
     return changes | ({"max_iter": args.max_iter} if args.max_iter else {})
 

@@ -18,6 +18,7 @@ from nicelib import NICE, RECIPES, TrainConfig, bits_per_dim, dequantise, evalua
 from nicelib.checkpoints import read_header
 from nicelib.pretrained import WEIGHTS
 from nicelib.training import batches
+from nicelib.training.bench import ADAM_BYTES, FLOP
 
 sys.path.insert(0, str(ROOT / "results"))
 
@@ -294,6 +295,30 @@ def test_the_numbers_of_results_are_those_of_the_runs():
     settings = {0.99, 5.1, 0.01, 0.2, 2.11, 304.1}  # the last is notebook 08's integral
     assert not unfounded(page, measured() | OTHERS | rare | settings, least=math.inf)
     assert unfounded(page.replace("2413.57", "2413.75"), measured() | OTHERS | rare | settings, least=math.inf)
+
+
+def test_the_numbers_of_the_speed_section_are_those_of_the_records():
+    """Medians, least and most of each row of values, as they are and in ms, GFLOP/s and thousands."""
+    cpu, gpu = (json.loads((ROOT / "results" / name).read_text(encoding="utf-8")) for name in ("cpu.json", "gpu.json"))
+    pool: set[float] = set()
+
+    def gather(node):
+        values = node.values() if isinstance(node, dict) else node
+        if isinstance(node, list) and node and all(isinstance(v, int | float) for v in node):
+            values = [statistics.median(node), min(node), max(node)]
+        for value in values:
+            if isinstance(value, dict | list):
+                gather(value)
+            elif isinstance(value, int | float):
+                pool.update((value, 1e3 * value, value / 1e9))
+
+    gather([cpu, gpu])
+    floor = FLOP * 200 / gpu["machine"]["product_high"] + ADAM_BYTES / gpu["machine"]["copy"]
+    pool |= {1e3 * floor, 200 / gpu["speed"]["200"]["nicelib, TF32, graph"]["images_per_s"] * 1e3, 1980.50}
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8").split("## Speed")[1]
+    page = page.replace("torch 2.14.1", "")
+    assert not unfounded(page, pool, least=201)
+    assert unfounded(page.replace("56.5", "55.6").replace("122,362", "122,632"), pool, least=201) == ["55.6", "122,632"]
 
 
 def test_the_numbers_of_notebook_08_are_its_outputs_or_those_of_the_runs():

@@ -22,7 +22,7 @@ from nicelib.evaluation import evaluate
 from nicelib.training import lr_factor, make_optimiser, shift_images, train_step
 from nicelib.training.batches import draw_batch, order_of_epoch, stream
 from nicelib.training.device import pick_precision, precisions
-from nicelib.training.graph import WARM_UP, CapturedStep, check_graph
+from nicelib.training.graph import WARM_UP, CapturedStep, can_record
 from nicelib.training.loop import _Run
 from nicelib.training.resume import _checksum
 
@@ -390,14 +390,15 @@ def test_trains_on_a_gpu():
 @pytest.mark.parametrize("precision", ["highest", "high", "bf16"])
 def test_a_cuda_graph_gives_the_same_numbers(precision):
     settings = {"device": "cuda", "precision": precision, "shift": 0.3}
-    assert without_times(run(cuda_graph="on", **settings)) == without_times(run(**settings))
+    assert without_times(run(cuda_graph="on", **settings)) == without_times(run(cuda_graph="off", **settings))
+    assert without_times(run(cuda_graph="auto", **settings)) == without_times(run(cuda_graph="off", **settings))
 
 
 @needs_gpu
 @pytest.mark.parametrize(("first", "then"), [("on", "on"), ("on", "off"), ("off", "on")])
 def test_resume_with_and_without_a_cuda_graph(tmp_path, first, then):
     settings = {"device": "cuda", "precision": "high"}
-    whole = run(**settings)
+    whole = run(cuda_graph="off", **settings)
     with contextlib.closing(train(TrainConfig(**TINY | settings | {"cuda_graph": first}), out=tmp_path)) as records:
         next(records)
     rest = run(tmp_path, resume=True, cuda_graph=then, **settings)
@@ -432,13 +433,17 @@ def test_the_script_beside_other_libraries(tmp_path):
 
 def test_a_cuda_graph_where_there_can_be_none():
     gpu = torch.device("cuda")
-    with pytest.raises(InputError, match=r"cuda_graph = 'on', but the run is on cpu, which has none; .*leave it off"):
+    with pytest.raises(
+        InputError, match=r"cuda_graph = 'on', but the run is on cpu, which has none; .*leave it on auto"
+    ):
         run(cuda_graph="on")
     with pytest.raises(InputError, match="but 2 processes share every step"):
-        check_graph(None, gpu, 2)
+        can_record("on", None, gpu, 2)
     with pytest.raises(InputError, match=r"but the model is wrapped \(OptimizedModule\)"):
-        check_graph(torch.compile(NICE(dim=4, mid_dim=4, hidden=1)), gpu, 1)
-    check_graph(NICE(dim=4, mid_dim=4, hidden=1), gpu, 1)
+        can_record("on", torch.compile(NICE(dim=4, mid_dim=4, hidden=1)), gpu, 1)
+    assert [can_record(wanted, None, gpu, 1) for wanted in ("off", "auto", "on")] == [False, True, True]
+    assert not can_record("auto", None, torch.device("cpu"), 1) and not can_record("auto", None, gpu, 2)
+    assert can_record("on", NICE(dim=4, mid_dim=4, hidden=1), gpu, 1)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ FLOP = 3 * 38_272_000  # an image: forward, and twice that backward
 ADAM_BYTES = 7 * 4 * 19_158_352  # a step: weight, gradient and two moments read, all but the gradient written
 PHASES = ("data", "forward", "backward", "clip", "optimiser")
 TITLES = {"plain": "plain masked loop, ToTensor DataLoader, Adam, float32", "highest": "nicelib, float32"}
-TITLES |= {"high": "nicelib, TF32", "bf16": "nicelib, bfloat16"}
+TITLES |= {"high": "nicelib, TF32", "bf16": "nicelib, bfloat16", "graph": "nicelib, TF32, a CUDA graph"}
 
 
 def to_tensor_batches(pixels: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -109,7 +109,7 @@ def copy_rate(device: torch.device) -> float:
 
 
 def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: int = 200) -> dict[str, Any]:
-    """Time the plain loop, and nicelib's in each precision of the device, in turn, on the embedded digits.
+    """Time the plain loop, nicelib's in each precision and, on a GPU, as a graph, in turn, on the embedded digits.
 
     ``loops`` of the result holds for each a list with a value a round: ``images_per_s``; nicelib's also ``ratio`` to the
     plain loop in that round, seconds a step of each phase, the machine's own ``products`` (FLOP/s, of that many rows) and
@@ -126,8 +126,11 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: in
     clock, config = Clock(device), TrainConfig(lr=1e-4, batch_size=batch_size, precision="highest")
     batches = to_tensor_batches(pixels, batch_size)
     loops: dict[str, Callable[[], object]] = {"plain": plain_loop(batches, device, config)}
-    for name in dict.fromkeys(("highest", *precisions(device))):
-        loops[name] = nicelib_loop(pixels, device, dataclasses.replace(config, precision=name), clock)
+    kinds = {name: (name, "off") for name in ("highest", *precisions(device))}
+    kinds |= {"graph": ("high", "on")} if device.type == "cuda" else {}
+    for name, (precision, graph) in kinds.items():
+        setting = dataclasses.replace(config, precision=precision, cuda_graph=graph)
+        loops[name] = nicelib_loop(pixels, device, setting, clock)
     found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in loops}
     for measured in range(rounds + 1):
         for name, loop in loops.items():
@@ -136,7 +139,7 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: in
             row = {"images_per_s": steps * batch_size / timed(loop, steps, device)}
             row |= {phase: spent / steps for phase, spent in clock.spent.items()}
             if name != "plain":
-                with matmul_precision(name, device):
+                with matmul_precision(kinds[name][0], device):
                     row |= {"products": product_rate(device, batch_size), "copies": copy_rate(device)}
                 row["floor"] = FLOP * batch_size / row["products"] + ADAM_BYTES / row["copies"]
                 row["share"] = row["floor"] * row["images_per_s"] / batch_size
@@ -159,7 +162,7 @@ def describe(result: dict[str, Any]) -> Iterator[str]:
         spread = f"{min(values['images_per_s']):.0f} to {max(values['images_per_s']):.0f}"
         yield f"{TITLES[name]}: {m['images_per_s']:.0f} images/s ({spread}); ratio to the plain loop: {m['ratio']:.2f}"
         if name != "plain":
-            yield "    ms a step: " + ", ".join(f"{phase} {1e3 * m[phase]:.1f}" for phase in PHASES)
+            yield "    ms a step: " + ", ".join(f"{phase} {1e3 * m[phase]:.1f}" for phase in PHASES if phase in m)
             yield (
                 f"    share {m['share']:.2f} of the floor, {1e3 * m['floor']:.1f} ms: products at this machine's "
                 f"{m['products'] / 1e9:.0f} GFLOP/s, Adam at {m['copies'] / 1e9:.0f} GB/s of copying"

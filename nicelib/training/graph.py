@@ -16,8 +16,11 @@ from nicelib.model import NICE
 WARM_UP = 3  # ordinary steps of the run before the recording: they make Adam's moments and the libraries' workspaces
 
 
-def check_graph(model: nn.Module | None, device: torch.device, world: int) -> None:
-    """Raise :class:`InputError` where a step of ``model`` (None: a fresh NICE) cannot be recorded."""
+def can_record(wanted: str, model: nn.Module | None, device: torch.device, world: int) -> bool:
+    """Whether a step of ``model`` (None: a fresh NICE) becomes a graph, as ``wanted``: off, auto (where it can) or on.
+
+    InputError for ``"on"`` where it cannot.
+    """
     reason = ""
     if device.type != "cuda":
         reason = f"the run is on {device.type}, which has none"
@@ -25,8 +28,9 @@ def check_graph(model: nn.Module | None, device: torch.device, world: int) -> No
         reason = f"{world} processes share every step"
     elif model is not None and not isinstance(model, NICE):
         reason = f"the model is wrapped ({type(model).__name__})"
-    if reason:
-        raise InputError(f"cuda_graph = 'on', but {reason}; expected one process, a plain NICE, a GPU: leave it off")
+    if reason and wanted == "on":
+        raise InputError(f"cuda_graph = 'on', but {reason}; expected a plain NICE on one GPU: leave it on auto")
+    return wanted != "off" and not reason
 
 
 @functools.cache

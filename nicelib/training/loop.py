@@ -27,7 +27,7 @@ from nicelib.errors import InputError, as_path
 from nicelib.evaluation import evaluate
 from nicelib.training.batches import draw_batch, order_of_epoch
 from nicelib.training.device import pick_precision, precisions, start_process, synchronise
-from nicelib.training.graph import CapturedStep, check_graph
+from nicelib.training.graph import CapturedStep, can_record
 from nicelib.training.resume import claim, damaged, read_resume, write_resume
 from nicelib.training.settings import TrainConfig
 from nicelib.training.start import initialise_from_data
@@ -102,8 +102,7 @@ class _Run:
     def __init__(self, config: TrainConfig, data_dir: Any, out: Path | None, model: nn.Module | None) -> None:
         self.config, self.out = config, out
         self.world, self.rank, self.device = start_process(config.device)
-        if config.cuda_graph == "on":
-            check_graph(model, self.device, self.world)
+        self.graph = can_record(config.cuda_graph, model, self.device, self.world)
         if config.batch_size % self.world:
             raise InputError(f"batch_size = {config.batch_size}; expected a multiple of the {self.world} processes")
         self.pixels, self.held_out = self._load(data_dir)
@@ -170,7 +169,7 @@ class _Run:
 
     def _step(self, model: nn.Module, optimiser: torch.optim.Optimizer, precision: str) -> Callable[[Tensor], Tensor]:
         step = functools.partial(train_step, model, optimiser, clip=self.config.clip, precision=precision)
-        return CapturedStep(step, optimiser, self.device) if self.config.cuda_graph == "on" else step
+        return CapturedStep(step, optimiser, self.device) if self.graph else step
 
     def _pick_precision(self) -> str:
         """The precision in which process 0 is fastest at steps of this model that move no weight; all processes take it."""

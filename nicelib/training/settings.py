@@ -47,7 +47,7 @@ class TrainConfig(NICEConfig):
         "products in training: float32 (highest), TF32 on CUDA (high), bfloat16 (bf16); auto measures",
         PRECISIONS,
     )
-    cuda_graph: str = option("off", "launch a step's CUDA kernels as one recorded graph", ("off", "on"))
+    cuda_graph: str = option("auto", "a step's CUDA kernels as one launch; auto: on a GPU", ("off", "auto", "on"))
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
     seed: int = option(0, "seed of the weights, the order of the images and the noise", rule=SEED)
 
