@@ -1,18 +1,20 @@
 """Do the tests notice? One expression of a maths module is changed at a time, and the fast tests run against it.
 
-Run by hand, it takes an hour or so on one core:
+Run by hand, it takes half an hour or so on one core:
 
     nice -n 10 python tests/mutants.py                     # the sample that the figure is of
     nice -n 10 python tests/mutants.py --only masks --number 30 --seed 1
 
-Each mutant is tried in a copy of the package, in a process of its own that already holds torch. It counts as killed where a
-test fails or does not end. A survivor that gives the same numbers is listed in EQUIVALENT, with the reason.
+Each mutant is tried in a copy of the package, in a process of its own that already holds torch, by the tests that concern
+its module, the quick ones of each file first, until one fails. It counts as killed where one does, or does not end. A
+survivor that gives the same numbers is listed in EQUIVALENT, with the reason.
 """
 
 import argparse
 import ast
 import copy
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -22,9 +24,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600  # seconds for one mutant
+DURATIONS = "durations.json"  # of the tests on the package as it is, by their names
 
 #: modules, and the test files that must notice what is changed in them (beside the module's own doctests)
 MODULES = {
@@ -45,7 +49,8 @@ MODULES = {
 #: tests that start processes, wait, or need the full model: not among the fast ones
 SLOW = (
     "killed or two_processes or full_mnist or full_model or peak_memory or goes_away or belongs_to_one_run or disk "
-    "or code_page or launchers or shipped or dead_parameters or costs_no_arithmetic or row_by_row or exported"
+    "or code_page or launchers or shipped or dead_parameters or costs_no_arithmetic or row_by_row or exported "
+    "or without_streams or the_script or what_is_printed_to or behind_a_link or too_little_memory"
 )
 
 SWAPS: dict[type, type] = {
@@ -135,7 +140,26 @@ def mutants(module: str) -> Iterator[tuple[str, str]]:
             node.__class__, node.__dict__ = kind, dict(fields)
 
 
-def killed(module: str, code: str, scratch: Path, log: Path) -> bool:
+class QuickFirst:
+    """Orders the tests of each file by what they took before; or, where nothing is known, writes that down."""
+
+    def __init__(self, known: Path) -> None:
+        self.file, self.seconds = known, {}
+        self.known = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        files = list(dict.fromkeys(item.path for item in items))
+        items.sort(key=lambda item: (files.index(item.path), self.known.get(item.nodeid, 0.0)))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        if not self.known:
+            self.file.write_text(json.dumps(self.seconds), encoding="utf-8")
+
+
+def killed(module: str, code: str, scratch: Path, log: Path, tests: list[str]) -> bool:
     """Whether a fast test fails on the changed module; the tests run in a fork of this process."""
     target = scratch / "nicelib" / f"{module}.py"
     original = target.read_text(encoding="utf-8")
@@ -153,10 +177,9 @@ def killed(module: str, code: str, scratch: Path, log: Path) -> bool:
 
         origin = importlib.util.find_spec("nicelib").origin
         assert origin.startswith(str(scratch)), origin
-        files = [f"nicelib/{module}.py", *(f"tests/{name}.py" for name in MODULES[module])]
-        status = 1
+        status, order = 1, QuickFirst(scratch / DURATIONS)
         try:
-            status = pytest.main([*files, "-x", "-q", "-p", "no:cacheprovider", "-k", f"not ({SLOW})"])
+            status = pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", "-k", f"not ({SLOW})"], plugins=[order])
         finally:
             os._exit(int(status))
     end = time.monotonic() + PATIENCE
@@ -186,8 +209,7 @@ def main() -> None:
     if args.list:
         print(*(what for _, what, _ in drawn), sep="\n")
         return
-    sys.dont_write_bytecode = True
-    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    os.environ["OMP_NUM_THREADS"] = "1"
     for name in ("torch", "numpy", "pytest", "hypothesis", "torchvision", "safetensors.torch", "torchinfo"):
         importlib.import_module(name)  # nothing of nicelib: each child imports its own
     with tempfile.TemporaryDirectory() as folder:
@@ -197,15 +219,24 @@ def main() -> None:
         shutil.copy(ROOT / "pyproject.toml", scratch)
         os.environ["PYTHONPATH"] = str(scratch)
         log = Path(folder) / "log"
-        if killed("bijection", (ROOT / "nicelib" / "bijection.py").read_text(encoding="utf-8"), scratch, log):
+        tests = {m: [f"nicelib/{m}.py", *(f"tests/{name}.py" for name in MODULES[m])] for m in MODULES}
+        plain, every = (
+            drawn[0][0],
+            list(dict.fromkeys(test for m in dict.fromkeys(m for m, *_ in drawn) for test in tests[m])),
+        )
+        if killed(plain, (ROOT / "nicelib" / f"{plain}.py").read_text(encoding="utf-8"), scratch, log, every):
             sys.exit(f"the tests fail on the package as it is:\n{log.read_text(encoding='utf-8')[-3000:]}")
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        for old in (scratch / "nicelib").rglob("*.pyc"):  # what Python made of the tests may stay
+            old.unlink()
         dead, equivalent, alive = 0, [], []
         for number, (module, what, code) in enumerate(drawn, 1):
             start = time.monotonic()
             reason = EQUIVALENT.get(what.split("   [")[0])
             if reason:
                 equivalent.append(f"{what}: {reason}")
-            elif killed(module, code, scratch, log):
+            elif killed(module, code, scratch, log, tests[module]):
                 dead += 1
             else:
                 alive.append(what)

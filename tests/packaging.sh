@@ -7,7 +7,8 @@
 # An sdist is built, and from it a wheel; that is installed, not editable, into a fresh environment. Tests and notebooks run
 # in a folder without the package's source, as a user who is not root, in the C locale, with warnings as errors: first with a
 # home folder that cannot be written, then with none. PYTHON is the Python to try (one that other users may run, too), FOLDER
-# where to work (default: a new folder, removed at the end); NICE_DATA_DIR, where set, adds the tests on the whole of MNIST.
+# where to work (default: a new folder, removed at the end); NICE_DATA_DIR, where set, adds the tests on the whole of MNIST;
+# NOTEBOOKS which of them to run (default: all, "notebooks/0[0-4]*" are the quick ones). What fails is told at the end, too.
 set -euo pipefail
 versions=${1:-newest}
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -63,13 +64,14 @@ if [ "$(id -u)" = 0 ]; then
 fi
 mkdir -p scratch && chmod 1777 scratch
 # run NAME HOME command...: HOME may be none
+failed=()
 run() {
     local home=(HOME="$2") name=$1
     [ "$2" != none ] || home=()
     shift 2
-    echo "== $name"
+    echo "== $name ($(date +%T))"
     (cd elsewhere && "${as[@]}" env -i PATH="$work/env/bin:/usr/bin:/bin" "${home[@]}" TMPDIR="$work/scratch" LC_ALL=C PYTHONUTF8=0 \
-        PYTHONCOERCECLOCALE=0 OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" NICE_DATA_DIR="${NICE_DATA_DIR:-}" JUPYTER_PLATFORM_DIRS=1 "$@")
+        PYTHONCOERCECLOCALE=0 OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" NICE_DATA_DIR="${NICE_DATA_DIR:-}" JUPYTER_PLATFORM_DIRS=1 "$@") || { echo "== FAILED: $name"; failed+=("$name"); }
 }
 run "the package is the installed one" /proc/none python -W error -c "
 import nicelib, sys
@@ -81,6 +83,7 @@ own=(--ignore=tests/test_project.py --ignore=tests/test_results.py --ignore=test
     --ignore=tests/test_browser.py)
 run "the tests, a home that cannot be written" /proc/none python -m pytest -q -p no:cacheprovider -W error "${exempt[@]}" "${own[@]}" tests
 run "the package's doctests, no home" none python -m pytest -q -p no:cacheprovider -W error "${exempt[@]}" --pyargs nicelib
-run "the notebooks, no home" none python -m pytest -q -p no:cacheprovider --nbval notebooks
+run "the notebooks, no home" none python -m pytest -q -p no:cacheprovider --nbval ${NOTEBOOKS:-notebooks}
 run "a notebook, a home that cannot be written" /proc/none python -m pytest -q -p no:cacheprovider --nbval notebooks/01_masks.ipynb
+[ ${#failed[@]} = 0 ] || { printf '== FAILED with the '"$versions"' versions: %s\n' "${failed[@]}"; exit 1; }
 echo "== all of it passed, with the $versions versions"
