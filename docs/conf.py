@@ -50,8 +50,10 @@ def read_notebook(text):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # Jupyter's anchors keep a heading's capitals, the page's do not
             cell.source = re.sub(r"(?<=\]\()[^)\s]*#[^)\s]+", lambda link: lowered(link[0]), cell.source)
-        if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-cell"]
+        hidden = cell.metadata.get("jupyter", {})
+        if hidden.get("source_hidden"):  # a figure's code, or a solution with what it prints
+            tag = "hide-cell" if hidden.get("outputs_hidden") else "hide-input"
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), tag]
         for output in cell.get("outputs", []):
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell.metadata["mystnb"] = {"image": {"alt": alt}}

@@ -210,7 +210,7 @@ def test_every_notebook_is_in_the_readme_with_its_own_reading_time():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_is_a_clean_run(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    assert path.stat().st_size < (1_500_000 if "motion" in path.stem else 1_000_000)  # one holds an animation
+    assert path.stat().st_size < 1_000_000
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
     code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
