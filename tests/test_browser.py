@@ -309,9 +309,9 @@ def fits(explorer):
         )
         assert not over, (title, over)
         wide = explorer.page.evaluate(
-            "() => [...document.querySelectorAll('.nice .view canvas, .nice .plot')].map((c) => c.clientWidth)"
+            "() => [...document.querySelectorAll('.nice .tile canvas, .nice .view canvas, .nice .plot')].map((c) => c.clientWidth)"
         )
-        assert min(wide) >= 16, (title, min(wide))
+        assert min(wide) >= 22, (title, min(wide))
         nameless = explorer.page.evaluate(
             """() => [...document.querySelectorAll('.nice button, .nice input, .nice select, .nice canvas, .nice [role]')]
                 .filter((n) => !(n.getAttribute('aria-label') || n.title || n.innerText) && !n.closest('button, .thumb, [role=status]'))

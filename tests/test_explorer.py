@@ -260,7 +260,7 @@ def test_layers_show_every_state_there_and_back(explorer):
     explorer.page.tab = "layers"
     (player,) = [panel for _, row in drawn(explorer.layers)["rows"] for panel in row if panel["kind"] == "play"]
     frames = torch.frombuffer(bytearray(player["data"]), dtype=torch.uint8).view(2, 6, 64).double()
-    assert player["names"] == ["x", *(f"after layer {i}" for i in (1, 2, 3, 4)), "z, scaled"]
+    assert player["names"] == ["x", *(f"layer {i}" for i in (1, 2, 3, 4)), "z, scaled"]
     with torch.no_grad():
         state = explorer.noisy(explorer.digits[explorer.layers.values["image"]][None])
         z = explorer.model.prior.sample((1, 64), torch.Generator().manual_seed(0))
@@ -270,6 +270,9 @@ def test_layers_show_every_state_there_and_back(explorer):
             for track, values, at in ((0, state, i), (1, back, 5 - i)):
                 shade = 256 * (0.5 + values[0] / (12 if i == 5 else 2)).clamp(0, 0.9999)
                 assert (frames[track, at] - shade.floor()).abs().max() <= 1, (track, i)
+                curve = player["chart"]["lines"][track]  # a dot goes along with the frames
+                assert curve["x"][at] == i and curve["follow"]
+                assert abs(10 ** curve["y"][at] - values.square().mean().sqrt()) < 1e-3 * 10 ** curve["y"][at]
 
 
 @pytest.mark.parametrize("rank", [0, 20, 63])

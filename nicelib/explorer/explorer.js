@@ -309,7 +309,7 @@ function render({ model, el }) {
   function panelOf(panel) {
     const node = { chart, field, play: player, images: imagesOf }[panel.kind](panel);
     const title = panel.title ? [make("figcaption", {}, panel.title)] : [];
-    const style = `--width: ${panel.width}; --ratio: ${panel.kind === "images" ? panel.width * (panel.captions.length ? 0.8 : 1) : 1}`;
+    const style = `--width: ${panel.width}; --ratio: ${panel.kind === "images" ? panel.width * (panel.captions.length ? 0.8 : 1) : 1}; --columns: ${panel.columns || 1}`;
     return make("figure", { class: panel.kind, style }, ...title, node);
   }
   function imagesOf(panel) {

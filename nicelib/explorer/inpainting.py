@@ -110,7 +110,7 @@ class Inpainting(Tab):
     def _rows(self, real: Tensor, hidden: Tensor, x: Tensor, nats: Tensor, goal: float, steps: int) -> list[Row]:
         """The first curve shows all nats, its axis as powers of 10 of what is missing; the second the last 1,000."""
         step, top, curves = len(nats) - 1, goal + 500, []
-        ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 1000, 2000) if v < goal]
+        ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 2000) if v < goal]
         for title, low in (("log p (nats), from the start", None), ("the last 1,000 nats", goal - 600)):
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
             if low is not None:

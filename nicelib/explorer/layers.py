@@ -3,9 +3,10 @@
 import torch
 
 from nicelib.analysis import states
-from nicelib.explorer.scene import images, play
+from nicelib.explorer.scene import chart, images, line, play
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
+from nicelib.plotting import BLUE, ORANGE
 
 
 class Layers(Tab):
@@ -15,14 +16,20 @@ class Layers(Tab):
         x = self.explorer.noisy(self.explorer.pixels(image), model)
         z = model.prior.sample((1, model.dim), torch.Generator().manual_seed(seed)).to(x)
         there, back = states(model, x), states(model, model.inverse(z)).flip(0)
-        names = ["x", *(f"after layer {i + 1}" for i in range(len(there) - 2)), "z, scaled"]
+        names = ["x", *(f"layer {i + 1}" for i in range(len(there) - 2)), "z, scaled"]
         seen = {"the image, forwards": shades(there), "a code, backwards": shades(back.flip(0)).flip(0)}
-        rows = [(0.5, [play(seen, None, names)])]
+        size, code_size = (seen.square().mean((1, 2)).sqrt().tolist() for seen in (there, back))
+        places, ticks = range(len(names)), list(enumerate(["x", *map(str, range(1, len(names) - 1)), "z"]))
+        lines = [line(places, size, BLUE, "the image", follow=True)]
+        lines.append(line(places[::-1], code_size, ORANGE, "the code", follow=True))
+        title = "size of its values (root mean square)"
+        curve = chart(title, lines, "after layer", (0, len(names) - 1), log="y", xticks=ticks)
+        rows = [(0.46, [play(seen, curve, names)])]
         rows += [
-            (0.25, [images(k, v, captions=n)]) for (k, v), n in zip(seen.items(), (names, names[::-1]), strict=True)
+            (0.23, [images(k, v, captions=n)]) for (k, v), n in zip(seen.items(), (names, names[::-1]), strict=True)
         ]
-        sizes = ", ".join(f"{size:.3f}" for size in there[:-1].abs().mean((1, 2)).tolist())
-        return rows, f"mean size of a value, from x on: <b>{sizes}</b>: what the layers could predict is taken away"
+        couplings = ", ".join(f"{value:.3f}" for value in size[:-1])
+        return rows, f"size of the image's values, from x to the last coupling: <b>{couplings}</b>; z: {size[-1]:.2f}"
 
 
 def shades(values: torch.Tensor) -> torch.Tensor:

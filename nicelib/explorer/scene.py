@@ -47,7 +47,7 @@ def line(x: Any, y: Any, colour: str, label: str = "", **look: bool) -> dict[str
 def chart(title: str, lines: list[dict[str, Any]], xlabel: str, x: Any = None, y: Any = None, **axes: Any) -> Panel:
     """Curves; x and y: the ends of the axes; y = 0: from 0, without numbers.
 
-    ``axes``: log="xy" names those with powers of 10, ticks=[(place, name)] those of y.
+    ``axes``: log="xy" names those with powers of 10; ticks, xticks: [(place, name)] of y and of x.
     """
     panel: Panel = {"kind": "chart", "title": title, "xlabel": xlabel, "width": 1.8, "lines": [dict(c) for c in lines]}
     for axis, ends in (("x", x), ("y", y)):
@@ -62,7 +62,7 @@ def chart(title: str, lines: list[dict[str, Any]], xlabel: str, x: Any = None, y
         if log:
             at = [e + m for e in range(-9, 9) for m in ((0, 0.301, 0.699) if high - low < 2.5 else (0,))]
         named = [(t, f"{round(10**t, 2 - math.floor(t)):,g}" if log else f"{t:,.6g}") for t in at]
-        named = axes.get("ticks", named) if axis == "y" else named
+        named = axes.get("ticks" if axis == "y" else "xticks", named)
         panel[axis], panel[f"{axis}ticks"] = [low, high], [] if ends == 0 else [n for n in named if low <= n[0] <= high]
     return panel
 

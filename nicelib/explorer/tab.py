@@ -152,7 +152,7 @@ def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -
     bins = torch.logspace(math.log10(low), math.log10(high), 50)
     lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "draws from the prior")]
     if len(length) > 1:
-        lines.append(histogram(length, bins, colour, label))
+        lines.append(histogram(length, bins, colour, label) | {"fill": False})
     else:
         lines.append(upright(length.item(), colour, label, low, high))
     return chart("|z|: how far from the mode", lines, "|z|", (low, high), 0, log="x")
