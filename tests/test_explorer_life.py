@@ -65,7 +65,8 @@ def leave_after_an_error(explorer):
     ids=lambda use: use.__name__,
 )
 @pytest.mark.filterwarnings("ignore:Widget.widgets is deprecated")
-def test_an_explorer_that_is_closed_or_left_frees_everything(use):
+def test_an_explorer_that_is_closed_or_left_frees_everything(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a picture is saved here
     gc.collect()
     before = registered()
     explorer = make_explorer()
