@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import nicelib
-from nicelib.errors import InputError, at_least, cause
+from nicelib.errors import InputError, as_path, at_least, cause
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Hyphen and underscore are one in a flag's name: --batch_size is --batch-size.
     argv = [a.split("=")[0].replace("_", "-") + a[len(a.split("=")[0]) :] if a.startswith("--") else a for a in argv]
-    with _printable(sys.stdout):
+    with _printable(sys.stdout), _quiet("matplotlib"):
         try:
             try:
                 args = _parser(*argv[:1]).parse_args(argv)
@@ -68,6 +68,18 @@ def _printable(stream: Any) -> Iterator[None]:
     finally:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=before)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """No warnings of a library's logger: what matplotlib says of a home that cannot be written is no word of a command's."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _discard(stream: Any) -> None:
@@ -113,7 +125,7 @@ def _train(sub: argparse.ArgumentParser) -> Run:
     def run(args: argparse.Namespace) -> None:
         joined = distributed.is_available() and distributed.is_initialized()
         config = TrainConfig(**(RECIPES.get(args.recipe, {}) | _given(args, TrainConfig)))
-        out = Path(args.out or f"runs/{config.dataset}")
+        out = as_path(args.out or f"runs/{config.dataset}")
         progress = bool(sys.stderr and sys.stderr.isatty())
         log, printer = logging.getLogger("nicelib"), logging.Handler(logging.INFO)
         printer.emit = lambda record: print(record.getMessage(), flush=True)  # type: ignore[method-assign]
@@ -165,7 +177,14 @@ def _finish(config: Any, out: Path) -> None:
     from nicelib.checkpoints import load_model, write_atomically
     from nicelib.plotting import plot_history, save_images, use_style
 
-    history = json.loads((out / "history.json").read_text(encoding="utf-8"))["history"]
+    try:
+        saved = json.loads((file := out / "history.json").read_text(encoding="utf-8"))["history"]
+        history = [{key: float(record[key]) for key in ("epoch", "train", "held_out")} for record in saved]
+        best = max(history, key=lambda r: r["held_out"])
+    except (LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read, or is damaged ({cause(error)}); train again in another --out"
+        ) from error
     generator = torch.Generator().manual_seed(config.seed)
     samples = load_model(out / "best.safetensors").sample(config.sample_size, generator=generator)
     save_images(samples, out / "samples.png")
@@ -174,8 +193,7 @@ def _finish(config: Any, out: Path) -> None:
         figure = Figure(figsize=(6, 3.5))
         plot_history(history, figure.subplots())
         write_atomically(out / "curve.png", lambda path: figure.savefig(path, format="png", dpi=120))
-    best = max(history, key=lambda r: r["held_out"])
-    print(f"best epoch {best['epoch']}; weights, samples.png and curve.png are in {out}")
+    print(f"best epoch {best['epoch']:.0f}; weights, samples.png and curve.png are in {out}")
 
 
 def _evaluate(sub: argparse.ArgumentParser) -> Run:

@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ ROOT = Path(__file__).parents[1]
 # Tiny models gain nothing from threads, and on a busy machine lose all their time waiting for each other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's "&" starts it: the tests of Ctrl-C send one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -374,6 +376,49 @@ def test_no_weights_that_could_not_be_loaded_are_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"history": []}',
+        '{"history": [{"epoch": 1}]}',
+        '{"history": 3}',
+        "[" * 10**5,
+        "\xff",
+    ],
+)
+def test_a_finished_runs_history_is_read_or_named(text, tmp_path, capsys):
+    (out := tmp_path / "run").mkdir()
+    assert main(["train", *FLAGS, "--out", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        main(["train", *FLAGS, "--resume", "--out", str(out)]) == 0 and capsys.readouterr().out.splitlines()[-1] == said
+    )
+    (out / "history.json").unlink()
+    if text is not None:
+        (out / "history.json").write_bytes(text.encode("latin-1"))
+    assert main(["train", *FLAGS, "--resume", "--out", str(out)]) == 2
+    assert re.fullmatch(r"nicelib: error: \S+history\.json cannot be read[^\n]+\n", capsys.readouterr().err)
+
+
+def test_a_home_is_where_every_command_looks_for_it(tmp_path):
+    """``--out=~/run``: a shell leaves that as it is, and a folder called ~ is nobody's wish."""
+    done = nicelib("train", *FLAGS, "--out=~/run", cwd=tmp_path, HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["home"] and (tmp_path / "home" / "run" / "curve.png").exists()
+
+
+def test_a_home_that_cannot_be_written_is_no_word_of_a_commands(tmp_path):
+    kept = {k: v for k, v in os.environ.items() if k not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+    argv = [sys.executable, "-m", "nicelib", "sample", "--sample-size", "1"]
+    done = subprocess.run(argv, cwd=tmp_path, env=kept | {"HOME": "/proc/none"}, capture_output=True, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it():
     """As under nohup, or a script's "&"."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -393,6 +438,18 @@ def test_launchers_variables_that_lead_nowhere(given, said, tmp_path):
     everything = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29555"}
     done = nicelib("train", *FLAGS, "--out", "a", cwd=tmp_path, **everything | given)
     assert done.returncode == 2 and b"Traceback" not in done.stderr and said in done.stderr
+
+
+@pytest.mark.parametrize("rank, address", [("0", "127.0.0.1"), ("1", "192.0.2.1"), ("1", "no.such.host.invalid")])
+def test_processes_that_never_come_are_not_waited_for_without_end(rank, address, monkeypatch):
+    monkeypatch.setattr("nicelib.training.device.MEETING", timedelta(seconds=0.5))
+    given = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": address, "MASTER_PORT": "29556"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=f"2 processes do not meet at {address}:29556 .*start them by torchrun"):
+        next(train(TrainConfig(**TINY)))
+    assert time.monotonic() - start < 60 and not torch.distributed.is_initialized()
 
 
 def test_too_little_memory_is_said_in_one_line(tmp_path):

@@ -5,12 +5,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
 
 from nicelib.errors import InputError, cause
+
+MEETING = timedelta(minutes=2)  # how long each try to find the other processes may take
 
 
 def resolve_device(name: str) -> torch.device:
@@ -104,9 +107,15 @@ def start_process(device: str) -> tuple[int, int, torch.device]:
         torch.cuda.set_device(resolved)
     if not distributed.is_initialized():
         try:
-            distributed.init_process_group("nccl" if resolved.type == "cuda" else "gloo")
+            backend = "nccl" if resolved.type == "cuda" else "gloo"
+            store, *_ = next(distributed.rendezvous("env://", timeout=MEETING))
+            distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
+            store.set_timeout(distributed.default_pg_timeout)  # one may have to wait for another's download
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"the {world} processes do not meet ({cause(error)}); start them by torchrun") from error
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise InputError(
+                f"the {world} processes do not meet at {where} ({cause(error)}); start them by torchrun"
+            ) from error
     return world, distributed.get_rank(), resolved
 
 
