@@ -1,26 +1,18 @@
 # What nicelib gives by name; __init__.py imports each when it is first asked for.
-from .bijection import Bijection as Bijection
-from .coupling import AdditiveCoupling as AdditiveCoupling
-from .coupling import AffineCoupling as AffineCoupling
-from .coupling import make_conditioner as make_conditioner
-from .data import bits_per_dim as bits_per_dim
-from .data import dequantise as dequantise
-from .data import load_digits as load_digits
-from .data import load_pixels as load_pixels
-from .data import quantise as quantise
-from .errors import InputError as InputError
-from .importers import import_state_dict as import_state_dict
-from .masks import checkerboard_mask as checkerboard_mask
-from .masks import half_mask as half_mask
-from .masks import parity_mask as parity_mask
-from .model import NICE as NICE
-from .pretrained import load_pretrained as load_pretrained
-from .prior import StandardLogistic as StandardLogistic
-from .prior import StandardNormal as StandardNormal
-from .scaling import Scaling as Scaling
-from .training import RECIPES as RECIPES
-from .training import TrainConfig as TrainConfig
-from .training import initialise_from_data as initialise_from_data
-from .training import train as train
+from .bijection import Bijection
+from .coupling import AdditiveCoupling, AffineCoupling, make_conditioner
+from .data import bits_per_dim, dequantise, load_digits, load_pixels, quantise
+from .errors import InputError
+from .importers import import_state_dict
+from .masks import checkerboard_mask, half_mask, parity_mask
+from .model import NICE
+from .pretrained import load_pretrained
+from .prior import StandardLogistic, StandardNormal
+from .scaling import Scaling
+from .training import RECIPES, TrainConfig, initialise_from_data, train
 
 __version__: str
+__all__ = ["NICE", "RECIPES", "AdditiveCoupling", "AffineCoupling", "Bijection", "InputError", "Scaling"]
+__all__ += ["StandardLogistic", "StandardNormal", "TrainConfig", "bits_per_dim", "checkerboard_mask"]
+__all__ += ["dequantise", "half_mask", "import_state_dict", "initialise_from_data", "load_digits", "load_pixels"]
+__all__ += ["load_pretrained", "make_conditioner", "parity_mask", "quantise", "train"]

@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Hyphen and underscore are one in a flag's name: --batch_size is --batch-size.
     argv = [a.split("=")[0].replace("_", "-") + a[len(a.split("=")[0]) :] if a.startswith("--") else a for a in argv]
-    with _printable(sys.stdout), _quiet("matplotlib"):
+    talk = logging.getLogger("matplotlib")
+    quiet, talk.disabled = talk.disabled, True  # of a home that cannot be written, say
+    with _printable(sys.stdout):
         try:
             try:
                 args = _parser(*argv[:1]).parse_args(argv)
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
                 with torch.random.fork_rng(devices=[]):
                     args.run(args)
             finally:
+                talk.disabled = quiet
                 if sys.stdout:
                     sys.stdout.flush()
         except InputError as error:
@@ -68,18 +71,6 @@ def _printable(stream: Any) -> Iterator[None]:
     finally:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=before)
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """No warnings of a library's logger: what matplotlib says of a home that cannot be written is no word of a command's."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _discard(stream: Any) -> None:
@@ -149,6 +140,7 @@ def _report(config: Any, out: Path, records: Any) -> None:
     from nicelib.training import is_main_process
 
     main_process, held_out = is_main_process(), held_out_split(config.dataset, config.protocol)
+    onward = f"continue with the same command and --resume (checkpoints are in {out})"
     try:
         with contextlib.closing(records):
             for record in records:
@@ -161,11 +153,9 @@ def _report(config: Any, out: Path, records: Any) -> None:
                     )
     except OSError as stop:
         reason = "nobody reads the output" if isinstance(stop, BrokenPipeError) else cause(stop)
-        raise type(stop)(f"{reason}; continue with --resume (checkpoints are in {out})") from stop
+        raise type(stop)(f"{reason}; {onward}") from stop
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(
-            f"{stop or 'stopped'}; continue with the same command and --resume (checkpoints are in {out})"
-        ) from stop
+        raise KeyboardInterrupt(f"{stop or 'stopped'}; {onward}") from stop
 
 
 def _finish(config: Any, out: Path) -> None:
@@ -182,9 +172,7 @@ def _finish(config: Any, out: Path) -> None:
         history = [{key: float(record[key]) for key in ("epoch", "train", "held_out")} for record in saved]
         best = max(history, key=lambda r: r["held_out"])
     except (LookupError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file} cannot be read, or is damaged ({cause(error)}); train again in another --out"
-        ) from error
+        raise InputError(f"{file} cannot be read ({cause(error)}); train again in another --out") from error
     generator = torch.Generator().manual_seed(config.seed)
     samples = load_model(out / "best.safetensors").sample(config.sample_size, generator=generator)
     save_images(samples, out / "samples.png")
@@ -206,9 +194,7 @@ def _evaluate(sub: argparse.ArgumentParser) -> Run:
     from nicelib.pretrained import WEIGHTS
     from nicelib.training import resolve_device
 
-    sub.add_argument(
-        "weights", nargs="?", default=WEIGHTS, help="what nicelib train wrote (default: the shipped weights)"
-    )
+    sub.add_argument("weights", nargs="?", default=WEIGHTS, help="what train wrote (default: the shipped weights)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     sub.add_argument("--data-dir", help="data folder in torchvision's layout (default: NICE_DATA_DIR, else data)")
     sub.add_argument("--seed", type=_seed, default=0, help="seed of all that is drawn (default: 0)")
@@ -239,9 +225,7 @@ def _sample(sub: argparse.ArgumentParser) -> Run:
     from nicelib.plotting import save_images
     from nicelib.pretrained import WEIGHTS
 
-    sub.add_argument(
-        "weights", nargs="?", default=WEIGHTS, help="what nicelib train wrote (default: the shipped weights)"
-    )
+    sub.add_argument("weights", nargs="?", default=WEIGHTS, help="what train wrote (default: the shipped weights)")
     sub.add_argument("--seed", type=_seed, default=0, help="seed of all that is drawn (default: 0)")
     sub.add_argument("--sample-size", type=int, default=64, help="images to generate (default: 64)")
     sub.add_argument("--temperature", type=float, default=1.0, help="scale of z; below 1, nearer the mode (default: 1)")
@@ -268,9 +252,7 @@ def _import(sub: argparse.ArgumentParser) -> Run:
 
     sub.add_argument("file", help="a .pt, .pth or .tar that torch.save wrote: a state dict, or a checkpoint around one")
     sub.add_argument("--out", default="model.safetensors", help="file to write (default: model.safetensors)")
-    sub.add_argument(
-        "--activation", choices=ACTIVATIONS, help="nonlinearity of the conditioners (default: the family's)"
-    )
+    sub.add_argument("--activation", choices=ACTIVATIONS, help="the conditioners' nonlinearity (default: the family's)")
     sub.add_argument("--latent", choices=PRIORS, help="prior of the code (default: the checkpoint's, else logistic)")
     sub.add_argument("--first", choices=("odd", "even"), help="half that layer 0 keeps (default: the family's)")
     sub.add_argument("--mean", help="image their program subtracts: none, mnist, or a file (default: the family's)")
@@ -325,7 +307,6 @@ def _bench(sub: argparse.ArgumentParser) -> Run:
     sub.add_argument("--steps", type=int, default=10, help="steps timed at a time (default: 10)")
     sub.add_argument("--batch-size", type=int, default=200, help="images a step")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-
     sub.add_argument("--json", metavar="FILE", help="also write what every round found")
 
     def run(args: argparse.Namespace) -> None:

@@ -56,10 +56,9 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, or not one that ``weights_only=True`` reads.
     """
+    path = as_path(path)
     try:
-        content = torch.load(as_path(path), map_location="cpu", weights_only=True)
-    except InputError:
-        raise
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path} cannot be read ({reason}); name a file that torch.save wrote") from error

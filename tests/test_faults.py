@@ -120,7 +120,9 @@ def test_a_reader_that_goes_away_ends_a_run_in_good_order(tmp_path):
     process.stdout.readline()
     process.stdout.close()
     error = process.stderr.read().decode()
-    assert process.wait(60) == 141 and "Traceback" not in error and "continue with --resume" in error
+    assert (
+        process.wait(60) == 141 and "Traceback" not in error and "continue with the same command and --resume" in error
+    )
     assert (tmp_path / "run" / "resume.pt").exists()
 
 
