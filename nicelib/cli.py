@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
                     args.run(args)
             finally:
                 talk.disabled = quiet
-                if sys.stdout:
+                if sys.stdout and not isinstance(sys.exc_info()[1], OSError):  # which says more than a second one
                     sys.stdout.flush()
         except InputError as error:
             return _say(f"error: {error}", 2)

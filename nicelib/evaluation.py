@@ -37,6 +37,7 @@ class Evaluation:
 
 
 @torch.no_grad()
+@np.errstate(invalid="ignore")  # NaN in, NaN out, without a word
 def evaluate(
     model: NICE, pixels: Tensor, draws: int = 1, seed: int = 0, batch_size: int = 500, importance: int = 1
 ) -> Evaluation:

@@ -88,3 +88,12 @@ def test_the_shipped_numbers_are_of_batches_of_500(model):
 def test_one_image_has_no_standard_error(model):
     pixels = load_pixels("mnist-sample", "test")[:2]
     assert math.isnan(evaluate(model, pixels[:1]).standard_error) and evaluate(model, pixels).standard_error > 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+def test_a_diverged_model_is_evaluated_without_a_warning(value):
+    model = NICE(dim=4, mid_dim=2, hidden=1)
+    model.scaling.log_scale.data[1] = value
+    result = evaluate(model, torch.zeros(3, 4, dtype=torch.uint8), draws=2, importance=2)
+    assert not math.isfinite(result.nats) and not math.isfinite(result.standard_error)
