@@ -10,6 +10,7 @@ from nicelib.analysis import (
     keep_widest,
     ks_distances,
     nats_per_pixel,
+    one_logistic_a_pixel,
     rank_correlations,
     turn_dimension,
     walks,
@@ -160,3 +161,13 @@ def test_white_stays_white_where_the_noise_goes_beyond_it():
 
 def test_walks_have_51_points_by_themselves(model):
     assert all(len(line) == 51 for line in walks(model, torch.rand(2, 4).double()).values())
+
+
+def test_one_logistic_a_pixel_is_a_tiny_model_of_the_means_and_widths():
+    pixels = load_pixels()[:500, 200:208].contiguous()
+    model = one_logistic_a_pixel(pixels)
+    assert sum(p.numel() for p in model.parameters()) == 176  # the networks are idle: they may as well be small
+    x = dequantise(pixels, torch.Generator().manual_seed(0))
+    width = x.std(0) * 3**0.5 / torch.pi  # of a logistic with that deviation
+    by_hand = (StandardLogistic().log_prob((x - x.mean(0)) / width) - width.log()).sum(1)
+    assert torch.allclose(model.log_prob(x), by_hand, atol=1e-3)

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision import datasets
 
 from nicelib import InputError, bits_per_dim, data, dequantise, load_digits, load_pixels, quantise
-from nicelib.data import held_out_split
+from nicelib.data import held_out_split, side_of
 
 
 def test_sample_splits():
@@ -298,3 +298,12 @@ def test_missing_files_are_fetched_unless_told_otherwise(tmp_path, monkeypatch):
         with pytest.raises(InputError):
             load("mnist", "train", tmp_path, download=False)
         assert not asked
+
+
+def test_the_side_of_square_images_of_bytes_and_of_no_others():
+    for side in (1, 2, 3, 28):
+        assert side_of(torch.zeros(2, side * side, dtype=torch.uint8)) == side
+    bytes_of = lambda *shape: torch.zeros(*shape, dtype=torch.uint8)  # noqa: E731
+    for bad in (bytes_of(2, 783), bytes_of(2, 6), bytes_of(2, 0), bytes_of(4), bytes_of(1, 2, 2), torch.zeros(2, 4)):
+        with pytest.raises(InputError, match=r"expected torch\.uint8 \(N, side \* side\)"):
+            side_of(bad)

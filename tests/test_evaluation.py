@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nicelib import NICE, InputError, bits_per_dim, dequantise, initialise_from_data, load_pixels
-from nicelib.evaluation import evaluate
+from nicelib.evaluation import Evaluation, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_line_that_is_printed(model):
     assert str(evaluate(model, pixels, importance=2)).endswith("1 noise draw, importance-weighted over 2)")
 
 
-def test_the_shipped_numbers_are_of_batches_of_500(model):
+def test_by_itself_the_noise_is_drawn_in_batches_of_500(model):
     """The noise is drawn batch by batch: of another size, every number would change in its last digits."""
     pixels = load_pixels("mnist-sample", "train")[:1100]
     assert evaluate(model, pixels).nats == evaluate(model, pixels, 1, 0, 500).nats != evaluate(model, pixels, 1, 1).nats
@@ -97,3 +97,7 @@ def test_a_diverged_model_is_evaluated_without_a_warning(value):
     model.scaling.log_scale.data[1] = value
     result = evaluate(model, torch.zeros(3, 4, dtype=torch.uint8), draws=2, importance=2)
     assert not math.isfinite(result.nats) and not math.isfinite(result.standard_error)
+
+
+def test_a_result_without_importance_is_of_one_noise_a_draw():
+    assert "importance" not in str(Evaluation(1.0, 0.1, 4.0, torch.zeros(3), 1))

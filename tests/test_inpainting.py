@@ -1,5 +1,7 @@
 """Hidden parts and the two rules (paper, section 5.2)."""
 
+import math
+
 import pytest
 import torch
 from conftest import randomise
@@ -96,9 +98,11 @@ def test_bad_input(change, message, model, images):
         hidden_part("middle")
 
 
-def test_the_preconditioned_rule_is_adam_with_steps_that_shrink(images):
-    """By hand, on a density whose gradient is known: log p = -x^2 / 2."""
+@pytest.mark.parametrize("s", [0.0, -9.0])  # gradients of about 1, and as small as what keeps 0 / 0 away
+def test_the_preconditioned_rule_is_adam_with_steps_that_shrink(s, images):
+    """By hand, on a density whose gradient is known: log p = -(e^s x)^2 / 2 and a constant."""
     model = NICE(dim=16, mid_dim=4, hidden=1, latent="normal").double()
+    torch.nn.init.constant_(model.scaling.log_scale, s)
     hidden, n = hidden_part("top", 4), 12
     states = [
         x for x, _ in inpaint(model, images.double(), hidden, steps=n, generator=torch.Generator().manual_seed(3))
@@ -106,8 +110,9 @@ def test_the_preconditioned_rule_is_adam_with_steps_that_shrink(images):
     x = states[0]
     first = second = torch.zeros_like(x)
     for i, after in enumerate(states[1:]):
-        first, second = 0.9 * first - 0.1 * x, 0.99 * second + 0.01 * x.square()
-        unbiased, size = first / (1 - 0.9 ** (i + 1)), (second / (1 - 0.99 ** (i + 1))).sqrt()
+        gradient = -x * math.exp(2 * s)
+        first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient.square()
+        unbiased, size = first / (1 - 0.9 ** (i + 1)), (second / (1 - 0.99 ** (i + 1))).sqrt() + 1e-8
         x = torch.where(hidden, (x + 0.3 * (1 - i / n) ** 2 * unbiased / size).clamp(0, 1), x)
         assert torch.allclose(after, x, atol=1e-6), i
         x = after

@@ -55,3 +55,12 @@ def test_bad_input_is_named(call):
 def test_what_no_memory_holds_is_refused_by_name(size):
     with pytest.raises(InputError, match=r"^dim = \d+; expected 2 or more, below 2\^32"):
         half_mask(size)
+
+
+@pytest.mark.parametrize("keep", ["odd", "even"])
+def test_a_board_of_one_row_or_one_column_is_the_parity_of_its_places(keep):
+    for height, width in ((1, 6), (6, 1)):
+        assert torch.equal(checkerboard_mask(height, width, keep), parity_mask(6, keep))
+    for height, width in ((0, 6), (6, 0), (-1, 6), (6, -1)):
+        with pytest.raises(InputError, match=r"(height|width) = (0|-1); expected 1 or more"):
+            checkerboard_mask(height, width)

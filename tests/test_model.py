@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 from itertools import pairwise
 
@@ -178,3 +179,13 @@ def test_what_is_not_said_is_the_papers_or_the_documented():
     ):
         known = inspect.signature(function).parameters.values()
         assert {p.name: p.default for p in known if p.default is not p.empty} == defaults
+
+
+def test_on_the_meta_device_the_masks_have_values_and_a_settings_object_keeps_its_own():
+    with torch.device("meta"):
+        model = NICE(16, mid_dim=4, hidden=1)
+    assert model.scaling.log_scale.is_meta
+    for layer, mask in zip(model.couplings, NICEConfig(16).masks(), strict=True):
+        assert torch.equal(layer.mask, mask)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        NICEConfig().dim = 6

@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 
 from nicelib import NICE, RECIPES, InputError, TrainConfig, dequantise, initialise_from_data, load_pixels, train
-from nicelib.checkpoints import load_model
+from nicelib.checkpoints import load_model, read_header
 from nicelib.evaluation import evaluate
 from nicelib.training import lr_factor, make_optimiser, shift_images, train_step
 from nicelib.training.batches import draw_batch, order_of_epoch, stream
@@ -67,6 +67,7 @@ def test_conditioners_read_centred_inputs():
     h = x
     for layer in model.layers[:-1]:
         assert layer.conditioner[0](torch.where(layer.mask, h, 0)).mean(0).abs().max() < 1e-4
+        assert (layer.conditioner[-1].bias[layer.mask] == 0).all()  # what nothing reads stays as it was
         h = layer(h)[0]
 
 
@@ -734,7 +735,9 @@ def test_buffers_are_not_sent_around_by_the_name_that_torch_has_for_it(name, mon
 def test_the_bar_says_which_epoch_it_is(capsys):
     list(train(TrainConfig(**TINY), progress=True))
     bar = capsys.readouterr().err
-    assert "epoch 1" in bar and "epoch 2" in bar and "/45" in bar
+    assert (
+        "epoch 1" in bar and "epoch 2" in bar and "/45" in bar and "\n" not in bar
+    )  # an epoch that is done leaves none
     list(train(TrainConfig(**TINY)))
     assert capsys.readouterr().err == ""
 
@@ -784,3 +787,39 @@ def test_what_is_written_when(tmp_path, monkeypatch):
     for _ in train(TrainConfig(**TINY | {"max_iter": 6, "save_every": 100, "mid_dim": 4}), out=tmp_path):
         now[0] += 25
     assert written == [4, 6]  # at 75 seconds, and at the end
+
+
+def test_the_start_is_of_ten_thousand_images_and_every_epoch_has_its_own_order(monkeypatch):
+    """Order 0 picks the images of the start, order n those of epoch n: what is asked for decides every number after it."""
+    asked, started = [], []
+    pixels = load_pixels()[:, :4].contiguous().repeat(3, 1)
+
+    def order(generator, config, epoch, n):
+        asked.append(epoch)
+        return order_of_epoch(generator, config, epoch, n)
+
+    monkeypatch.setattr("nicelib.training.loop.load_pixels", lambda *_, **__: pixels)
+    monkeypatch.setattr("nicelib.training.loop.order_of_epoch", order)
+    monkeypatch.setattr("nicelib.training.loop.initialise_from_data", lambda _, x: started.append(x.shape))
+    run(mid_dim=2, batch_size=5000, max_iter=3)
+    assert asked == [0, 1, 2, 3] and started == [(10_000, 4)]
+
+
+def test_a_seeds_streams_stay_what_they_were():
+    """The shipped weights were trained from them; torch's CPU generator reads 32 bits."""
+    streams = [stream(0, "order", 0), stream(0, "noise", 7), stream(3, "order", 1)]
+    assert streams == [4169984787, 868389, 2234460467]
+
+
+def test_images_are_moved_by_their_generator_alone():
+    pixels, draw = load_pixels()[:200], lambda seed: torch.Generator().manual_seed(seed)
+    for share in (0.5, 1.0):
+        once = shift_images(pixels, share, draw(0))
+        assert torch.equal(once, shift_images(pixels, share, draw(0)))
+        assert not torch.equal(once, shift_images(pixels, share, draw(1)))
+
+
+def test_of_two_equal_epochs_the_first_is_the_best(tmp_path):
+    records = run(tmp_path, lr=1e-30)
+    assert records[0]["held_out"] == records[1]["held_out"]
+    assert read_header(tmp_path / "best.safetensors")["metrics"]["epoch"] == 1
