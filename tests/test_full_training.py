@@ -12,6 +12,8 @@ NOTEBOOK = ROOT / "notebooks" / "06_full_gpu_training.ipynb"
 LEFT_OUT = (
     "### Counting",
     "### The prediction, before the measurement",
+    "### Where the H100's twelve milliseconds go",
+    "### A card that you may have",
     "### Memory",
     "### Four curves",
     "### Stop, and go on",
@@ -67,7 +69,7 @@ def test_every_cell_after_training_holds_for_other_models(tmp_path, monkeypatch,
 
 def test_the_live_figure_starts_at_step_0_and_is_there_again(tmp_path, quiet_kernel):
     """Run again, a finished run's cell shows its curve, not an empty picture."""
-    start = [cell.source for heading, cell in cells(until="## 2. Read the loop")]
+    start = [cell.source for heading, cell in cells(until="## 3. Read the loop")]
     start = start[: next(i for i, source in enumerate(start) if "= watch(config)" in source)]
     spy = (
         "drawn, really = [], picture\n"
