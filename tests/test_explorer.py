@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -371,6 +372,9 @@ def test_inpainting_stops_when_told_and_when_told_twice(explorer):
     assert tab.running
     click(explorer, "start")  # begins afresh
     assert tab.running
+    end = time.monotonic() + 60
+    while not explorer.page.inpainting["running"]:
+        assert time.monotonic() < end, "no picture of the run in 60 s"
     click(explorer, "stop")
     click(explorer, "stop")
     assert not tab.running

@@ -357,8 +357,14 @@ function render({ model, el }) {
   root.append(top, say, make("div", { class: "body" }, left, beside, right));
   el.append(root);
 
+  // Is the picture older than the controls? Python says with each which values it is of.
+  function wait() {
+    const { name, controls } = tabs[model.get("tab")], loud = Object.entries(values()).filter(([key]) => !controls[key].quiet);
+    view.setAttribute("aria-busy", !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]));
+  }
   function draw() {
     const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [];
+    wait();
     shows = [];
     view.replaceChildren(...scenes.map((scene) => {
       const rows = scene.rows.map(([share, panels]) => make("div", { class: "row", style: `--share: ${share}` }, ...panels.map(panelOf)));
@@ -405,10 +411,11 @@ function render({ model, el }) {
   }
   function sync() {
     updates.forEach((update) => update());
+    wait();
     if ("t" in values() && values().t !== t && !playing) t = values().t;
     shows.forEach((show) => show());
   }
-  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads]];
+  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait]];
   for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => name === model.get("tab") && draw()]);
   for (const [name, react] of events) model.on(name, react);
   build();

@@ -75,15 +75,11 @@ class Inpainting(Tab):
             return [{"name": name, "rows": rows, "text": text}]
 
         def job() -> None:
-            if run != self._run:
-                return
-            drawn = self.put(draw, running=True)
+            drawn = run == self._run and self.put(draw, self.asked, running=True)
             with self._turn:
-                if run != self._run:
-                    return
-                if drawn and len(self.nats) <= steps:
+                if run == self._run and drawn and len(self.nats) <= steps:
                     self._next(run, steps, pictures, name)
-                else:
+                elif run == self._run or not self.running:  # at its end, or stopped and no other begun
                     self.running = False
                     self.tell(running=False)
 

@@ -70,8 +70,8 @@ class Tab:
     def request(self) -> None:
         """Ask for a new picture of the controls as they are now."""
         values, chosen = dict(self.values), self.explorer.chosen
-        self.asked = self.loud(values), list(chosen)
-        self.explorer.worker.submit(self, lambda: self.put(lambda: self.scenes(chosen, values, self.draw)))
+        of = self.asked = self.loud(values), list(chosen)
+        self.explorer.worker.submit(self, lambda: self.put(lambda: self.scenes(chosen, values, self.draw), of))
 
     def loud(self, values: dict[str, Any]) -> dict[str, Any]:
         """Without those that the page takes care of by itself."""
@@ -81,19 +81,22 @@ class Tab:
         drawn = {name: draw(model, **self.checked(values)) for name, model in models.items()}
         return [{"name": name, "rows": rows, "text": text} for name, (rows, text) in drawn.items()]
 
-    def put(self, draw: Callable[[], list[Scene]], running: bool = False) -> bool:
-        """Draw now and show the result: was it drawn? An error becomes the line of text, and the last picture stays."""
+    def put(self, draw: Callable[[], list[Scene]], of: Any, running: bool = False) -> bool:
+        """Draw now and show the result: was it drawn? An error becomes the line of text, and the last picture stays.
+
+        The page compares ``of``, the values and models drawn, with those it has, and so knows whether to wait.
+        """
         page, picture = self.explorer.page, None
         try:
             with torch.no_grad():
-                picture = {"scenes": draw(), "said": "", "drawn": self.drawn + 1}  # no two are equal, so all are sent
+                picture = {"scenes": draw(), "said": "", "of": of, "drawn": self.drawn + 1}  # all differ: all are sent
             setattr(page, self.name, picture | {"running": running})
             self.error = None
             self.drawn += 1
         except BaseException as error:  # nobody above this thread would see it
             self.error = error
             with suppress(Exception):
-                self.tell(said=f"{type(error).__name__}: {error}", running=False)
+                self.tell(said=f"{type(error).__name__}: {error}", of=of, running=False)
         return bool(picture)
 
     def tell(self, **more: Any) -> None:
