@@ -42,7 +42,6 @@ LIMIT = 60  # seconds that any wait may last
 def start_server(command, url, folder):
     """A server process that has answered at url; its output is in folder / 'server.log'."""
     environment = os.environ | {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment.pop("OMP_NUM_THREADS", None)
     environment["IPYTHONDIR"] = str(folder / "ipython")
     with open(folder / "server.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -115,12 +114,12 @@ class Explorer:
             "() => (v => v && v.getAttribute('aria-label') + v.dataset.drawn)(document.querySelector('.nice .view'))"
         )
 
-    def until(self, script, what, arg=None):
+    def until(self, script, what, arg=None, limit=LIMIT):
         """Wait until the script is true in the page, which is what should come about."""
         try:
-            self.page.wait_for_function(script, arg=arg, timeout=1000 * LIMIT)
+            self.page.wait_for_function(script, arg=arg, timeout=1000 * limit)
         except sync_api.TimeoutError:
-            pytest.fail(f"waited {LIMIT} s in vain: {what}; errors: {self.errors}")
+            pytest.fail(f"waited {limit} s in vain: {what}; errors: {self.errors}")
 
     def settle(self):
         """Wait until the picture is that of the controls as they are."""
@@ -496,15 +495,13 @@ def test_notebook_07_runs_to_its_end(lab, browser):
     page = explorer.page
     for item in ("Run", "Run All Cells"):
         page.get_by_role("menuitem", name=item, exact=True).click()
-    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map((p) => p.textContent)"
-    ended = f"{prompts}.filter((p) => /^\\[\\d+\\]:/.test(p)).length"  # folded cells have none
-    explorer.until(f"() => {ended} > 0", "no cell has run")
-    while page.evaluate(f"{prompts}.some((p) => p.startsWith('[*]'))"):
-        explorer.until(
-            f"was => {ended} > was || !{prompts}.some((p) => p.startsWith('[*]'))",
-            "a cell does not end",
-            page.evaluate(ended),
-        )
+    count = (
+        "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter((p) => /%s/.test(p.textContent)).length"
+    )
+    waiting, ended = count % r"^\[\*\]", count % r"^\[\d+\]:"  # of those that are not folded
+    explorer.until(f"() => {waiting} > 10", "the cells do not begin")
+    while left := page.evaluate(waiting):
+        explorer.until(f"left => {waiting} < left", "a cell does not end", left, 2 * LIMIT)
     assert page.evaluate(ended) > 20
     bad = page.locator(".jp-OutputArea-output[data-mime-type*=stderr], .jp-RenderedText[data-mime-type*=error]")
     assert bad.count() == 0
