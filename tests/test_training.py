@@ -444,7 +444,12 @@ def test_a_cuda_graph_where_there_can_be_none():
         can_record("on", torch.compile(NICE(dim=4, mid_dim=4, hidden=1)), gpu, 1)
     assert [can_record(wanted, None, gpu, 1) for wanted in ("off", "auto", "on")] == [False, True, True]
     assert not can_record("auto", None, torch.device("cpu"), 1) and not can_record("auto", None, gpu, 2)
-    assert can_record("on", NICE(dim=4, mid_dim=4, hidden=1), gpu, 1)
+    model = NICE(dim=4, mid_dim=4, hidden=1)
+    assert can_record("on", model, gpu, 1)
+    model.couplings[0].register_forward_pre_hook(lambda *_: None)
+    assert not can_record("auto", model, gpu, 1)
+    with pytest.raises(InputError, match="the model has hooks, which a replay does not call; expected a plain NICE"):
+        can_record("on", model, gpu, 1)
 
 
 @pytest.fixture

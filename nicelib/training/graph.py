@@ -28,6 +28,8 @@ def can_record(wanted: str, model: nn.Module | None, device: torch.device, world
         reason = f"{world} processes share every step"
     elif model is not None and not isinstance(model, NICE):
         reason = f"the model is wrapped ({type(model).__name__})"
+    elif model is not None and any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        reason = "the model has hooks, which a replay does not call"
     if reason and wanted == "on":
         raise InputError(f"cuda_graph = 'on', but {reason}; expected a plain NICE on one GPU: leave it on auto")
     return wanted != "off" and not reason
