@@ -82,3 +82,27 @@ def test_the_live_figure_starts_at_step_0_and_is_there_again(tmp_path, quiet_ker
     assert first[0] == [0, [0], 0.0, False]  # the start from data, before any step
     assert first[-1][1:] == [[0, 1, 2], 1, True]
     assert again == [[2, [1, 2], 1, False]]
+
+
+def test_what_it_says_of_the_h100_was_measured():
+    """Its prose against results/gpu.json and runs.json; the notebook itself holds its table of images/s to the first."""
+    found = json.loads((ROOT / "results" / "gpu.json").read_text(encoding="utf-8"))
+    markdown = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "markdown"]
+    text = "\n".join(markdown)
+    from_python, *runs = found["sprints"]
+    nats = {p: [f"{run['nats']:.1f}" for run in runs if run["precision"] == p] for p in ("high", "bf16")}
+    for a, b, c in nats.values():
+        assert f"{a}, {b} and {c}" in text.replace(" nats", ""), nats
+    times = f"after {runs[0]['training_seconds']:.1f} s instead of {from_python['training_seconds']:.0f}"
+    assert f"{from_python['nats']:.2f} nats, {times}" in text and from_python["nats"] == runs[0]["nats"]
+    assert all(found["same_numbers"][p]["on_against_off"] == 0 for p in ("highest", "high", "bf16"))
+    assert f"{from_python['peak_bytes'] / 1e9:.2f} GB" in text
+    assert f"the H100 {found['machine']['product_high'] / 1e12:.0f} (in TF32" in text
+    rates = {name: loop["images_per_s"] for name, loop in found["speed"]["200"].items()}
+    assert f"{rates['nicelib, TF32, graph'] / rates['nicelib, TF32']:.1f} times as fast" in text
+    assert f"{rates['plain, images on the device'] / rates['plain']:.1f} times as fast" in text
+    for name in ("plain", "plain, images on the device", "nicelib, float32", "nicelib, TF32"):
+        assert f"{rates[name]:,.0f}" in text, name
+    rows = json.loads((ROOT / "results" / "runs.json").read_text(encoding="utf-8"))
+    test = [f"{row['test_10_draws']:.0f}" for row in rows if row["group"] == "shipped recipe" and row["epochs"] == 34]
+    assert f"{', '.join(test)} (test, three seeds)" in text
