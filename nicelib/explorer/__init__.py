@@ -111,7 +111,7 @@ class SampleExplorer(Shown):
 
     @torch.no_grad()
     def held_out(self, model: NICE) -> tuple[Tensor, Tensor]:
-        """Of each of the digits log p in nats and |z|, the length of its code: (N,), (N,); measured once a model."""
+        """Of each of the digits log p in nats and ``|z|``, the length of its code: (N,), (N,); measured once a model."""
         name = next(name for name, one in self.models.items() if one is model)
         if name not in self._codes:
             z, log_det = model(self.noisy(self.digits, model))
