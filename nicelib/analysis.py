@@ -172,17 +172,15 @@ def disturb(
     at_least(1, images=len(pixels))
     (seed,), angle = at_least(0, seed=seed), math.radians(plain("turn", turn, float))
     cos, sin = math.cos(angle), math.sin(angle)
-    rotation = (
-        pixels.cpu().float().new_tensor([[cos, -sin], [sin, cos]])
-    )  # from a place in the new image to where it was in the old
+    # from a place in the new image to where it was in the old
+    rotation = pixels.cpu().float().new_tensor([[cos, -sin], [sin, cos]])
     shift = rotation.new_tensor([[plain("right", right, float)], [plain("down", down, float)]])
     shift = rotation @ shift * (2 / side)  # an image is 2 wide: from -1 to 1
     source = torch.cat((rotation, -shift), dim=1).expand(len(pixels), 2, 3)
     images = pixels.cpu().float().reshape(-1, 1, side, side)
     x = grid_sample(images, affine_grid(source, list(images.shape), align_corners=False), align_corners=False)
-    x = x + 255 * plain("noise", noise, float) * torch.empty_like(x).normal_(
-        generator=torch.Generator().manual_seed(seed)
-    )
+    dirt = torch.empty_like(x).normal_(generator=torch.Generator().manual_seed(seed))
+    x = x + 255 * plain("noise", noise, float) * dirt
     return x.round().clamp(0, 255).to(torch.uint8).view(len(pixels), -1)
 
 

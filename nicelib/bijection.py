@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nicelib.errors import InputError
+from nicelib.errors import InputError, shown
 
 
 def check_tensor(name: str, x: Any, expected: str, fits: Callable[[Tensor], object]) -> None:
@@ -19,6 +19,13 @@ def check_tensor(name: str, x: Any, expected: str, fits: Callable[[Tensor], obje
         good = False
     if not good:
         raise InputError(f"{name} of shape {tuple(x.shape)} and dtype {x.dtype}; expected {expected}")
+
+
+def check_generator(generator: Any, device: torch.device | str) -> None:
+    """Raise :class:`InputError` unless ``generator`` is None or a torch.Generator of that kind of device."""
+    fits = isinstance(generator, torch.Generator) and generator.device.type == torch.device(device).type
+    if generator is not None and not fits:
+        raise InputError(f"generator = {shown(generator)}; expected None or torch.Generator({str(device)!r})")
 
 
 class Bijection(nn.Module):
@@ -38,21 +45,13 @@ class Bijection(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise :class:`InputError` unless ``x`` is a floating-point batch of shape (B, dim), like the layer's own weights."""
+        kind = type(self).__name__
         if not isinstance(x, Tensor) or x.layout != torch.strided:
-            raise InputError(f"{type(self).__name__} got a {type(x).__name__}; expected a dense tensor (B, {self.dim})")
+            raise InputError(f"{kind} got a {type(x).__name__}; expected a dense tensor (B, {self.dim})")
         if x.ndim != 2 or x.shape[1] != self.dim:
-            raise InputError(
-                f"{type(self).__name__} got a tensor of shape {tuple(x.shape)}; expected (B, {self.dim}): "
-                "flatten each image to one row"
-            )
+            raise InputError(f"{kind} got shape {tuple(x.shape)}; expected (B, {self.dim}): each image one row")
         if not x.is_floating_point():
-            raise InputError(
-                f"{type(self).__name__} got dtype {x.dtype}; expected floating-point values: "
-                "dequantise integer pixels first (nicelib.dequantise)"
-            )
+            raise InputError(f"{kind} got dtype {x.dtype}; expected floating-point values: nicelib.dequantise(pixels)")
         own = next(self.parameters(), x)
         if (x.dtype, x.device) != (own.dtype, own.device):
-            raise InputError(
-                f"{type(self).__name__} got {x.dtype} on {x.device}; expected {own.dtype} on {own.device}, like its weights: "
-                "move x or the model with .to()"
-            )
+            raise InputError(f"{kind} got {x.dtype} on {x.device}; expected {own.dtype} on {own.device}: use .to()")

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -41,6 +42,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     folder = Path(tempfile.gettempdir()) if special else path.parent
     temporary = folder / f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp"  # its own, if two write at once
     try:
+        temporary.touch()
+        mode = stat.S_IMODE((temporary if special or not path.exists() else path).stat().st_mode)
         write(temporary)
         if special:
             with open(temporary, "rb") as source, os.fdopen(_open_special(path), "wb") as target:
@@ -48,8 +51,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             return
         with open(temporary, "r+b") as file:  # Windows flushes only what it may write
             os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
+        os.chmod(temporary, mode)  # what safetensors writes is for its owner alone
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save and safetensors raise the last two
         reason = getattr(error, "strerror", None) or cause(error)
@@ -75,6 +77,13 @@ def _open_special(path: Path) -> int:
             if error.errno != errno.ENXIO or time.monotonic() > end:
                 raise
             time.sleep(0.05)
+
+
+def as_file(path: Any) -> Path:
+    """The path of a file to read; :class:`InputError` for a folder, a pipe or a device, which may never end."""
+    if os.path.exists(path := as_path(path)) and not os.path.isfile(path):
+        raise InputError(f"{path} cannot be read (it is a folder or a device); name a file")
+    return path
 
 
 def make_folder(path: str | Path) -> Path:
@@ -172,9 +181,7 @@ def read_header(path: str | Path) -> dict:
     Raises:
         InputError: no such file, or not a weights file of nicelib.
     """
-    path = as_path(path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path} cannot be read (it is a folder or a device); name a weights file")
+    path = as_file(path)
     try:
         open(path, "rb").close()  # safetensors calls every file that it cannot open "not found"
         with safe_open(path, "pt") as file:

@@ -155,7 +155,7 @@ def _report(config: Any, out: Path, records: Any) -> None:
         reason = "nobody reads the output" if isinstance(stop, BrokenPipeError) else cause(stop)
         raise type(stop)(f"{reason}; {onward}") from stop
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{stop or 'stopped'}; {onward}") from stop
+        raise KeyboardInterrupt(f"{str(stop) or 'stopped'}; {onward}") from stop
 
 
 def _finish(config: Any, out: Path) -> None:

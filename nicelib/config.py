@@ -17,12 +17,8 @@ SEED: Rule = (lambda v: 0 <= v < 2**32, "0 to 2^32 - 1")
 
 def option(default: Any, text: str, choices: Collection[str] = (), rule: Rule | None = None, kind: type = str) -> Any:
     """A dataclass field with its help text and its rule; a default of None makes None a value that is allowed."""
-    metadata = {
-        "help": text,
-        "choices": tuple(choices),
-        "rule": rule,
-        "kind": kind if default is None else type(default),
-    }
+    kind = kind if default is None else type(default)
+    metadata = {"help": text, "choices": tuple(choices), "rule": rule, "kind": kind}
     return dataclasses.field(default=default, metadata=metadata)
 
 

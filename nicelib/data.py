@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nicelib.bijection import check_tensor
+from nicelib.bijection import check_generator, check_tensor
 from nicelib.errors import InputError, as_path, at_least, cause, one_of
 
 #: the data sets
@@ -113,7 +113,7 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     ``pixels`` uint8 (B, D) -> float32 (B, D) in [0, 1); ``generator`` is on their device.
 
     Raises:
-        InputError: pixels of another dtype.
+        InputError: pixels of another dtype, a generator that is none of torch's.
 
     >>> x = dequantise(torch.full((2, 4), 255, dtype=torch.uint8))
     >>> bool((x >= 255 / 256).all() and (x < 1).all())
@@ -121,6 +121,7 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     """
     wanted = "torch.uint8, values 0..255 (for floats in [0, 1]: (255 * x).round().to(torch.uint8))"
     check_tensor("pixels", pixels, wanted, lambda pixels: pixels.dtype == torch.uint8)
+    check_generator(generator, pixels.device)
     # u in steps of 2^-16: pixel + u is then exact in float32, so x stays inside its own bin and below 1.
     noise = torch.rand(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
     noise = noise.mul_(2**16).floor_().mul_(2**-16)

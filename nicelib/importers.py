@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from nicelib.bijection import check_tensor
-from nicelib.errors import InputError, as_path, cause
+from nicelib.checkpoints import as_file
+from nicelib.errors import InputError, cause
 from nicelib.model import NICE
 
 
@@ -56,7 +57,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, or not one that ``weights_only=True`` reads.
     """
-    path = as_path(path)
+    path = as_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -75,7 +76,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
 def read_mean(path: str | Path) -> Tensor:
     """A mean image that ``torch.save`` wrote, any shape; InputError where the file holds something else."""
     try:
-        mean = torch.load(as_path(path), map_location="cpu", weights_only=True)
+        mean = torch.load(as_file(path), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = cause(error)[:100]
         raise InputError(f"the mean {path} cannot be read ({reason}); give a tensor's file, mnist, or none") from error

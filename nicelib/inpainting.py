@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nicelib.bijection import check_tensor
+from nicelib.bijection import check_generator, check_tensor
 from nicelib.checkpoints import unwrap
 from nicelib.errors import at_least, one_of
 from nicelib.model import NICE
@@ -27,6 +27,7 @@ def hidden_part(part: str, side: int = 28, generator: torch.Generator | None = N
     """
     one_of("part", part, PARTS)
     (side,) = at_least(1, side=side)
+    check_generator(generator, "cpu")
     if part.startswith("random"):
         return torch.rand(side * side, generator=generator, device="cpu", dtype=torch.float32) < int(part[7:9]) / 100
     row, half, quarter = torch.arange(side, device="cpu")[:, None].expand(side, side), side // 2, side // 4
@@ -78,6 +79,7 @@ def inpaint(
     """
     one_of("rule", rule, RULES)
     (steps,) = at_least(1, steps=steps)
+    check_generator(generator, "cpu")
     model = unwrap(model)
     model.check(x)
     shapes = x.shape[1:], x.shape

@@ -149,7 +149,7 @@ class NICE(Bijection):
         """Raise :class:`InputError` where the masks among these tensors are not those that ``config`` makes."""
         for i, mask in enumerate(NICEConfig(**self.config).masks()):
             saved = state_dict.get(f"{prefix}coupling_{i}.mask")
-            if saved is not None and not torch.equal(saved.cpu(), mask):
+            if isinstance(saved, Tensor) and not torch.equal(saved.cpu(), mask):
                 raise InputError(
                     f"the mask of coupling layer {i} keeps other entries than mask = {self.config['mask']!r}, "
                     f"first = {self.config['first']!r}; build the model with the masks of these weights"

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.nn import functional as F
 
-from nicelib.bijection import check_tensor
+from nicelib.bijection import check_generator, check_tensor
 from nicelib.errors import at_least
 
 
@@ -29,7 +29,8 @@ class _Standard(Distribution):
         """Draw float32 numbers of shape ``sample_shape`` on the generator's device (default: CPU)."""
         shape = sample_shape if isinstance(sample_shape, Iterable) else [sample_shape]
         size = at_least(0, **{f"size {i}": n for i, n in enumerate(shape)})
-        device = torch.device("cpu") if generator is None else generator.device
+        device = getattr(generator, "device", "cpu")
+        check_generator(generator, device)
         with torch.no_grad():
             return self.icdf(torch.rand(size, generator=generator, device=device, dtype=torch.float32))
 

@@ -24,6 +24,7 @@ from nicelib import (
     StandardLogistic,
     StandardNormal,
     TrainConfig,
+    dequantise,
     initialise_from_data,
     load_pixels,
     train,
@@ -32,7 +33,7 @@ from nicelib.analysis import disturb, walks
 from nicelib.checkpoints import load_model, read_header, save_model, write_atomically
 from nicelib.cli import main
 from nicelib.evaluation import evaluate
-from nicelib.importers import import_state_dict, read_state_dict
+from nicelib.importers import import_state_dict, read_mean, read_state_dict
 from nicelib.inpainting import hidden_part, inpaint
 from nicelib.pretrained import load_test_nats
 from nicelib.training import is_main_process, matmul_precision, shift_images
@@ -81,6 +82,31 @@ def test_links_are_followed_and_pipes_and_devices_written_to(tmp_path, monkeypat
     with pytest.raises(InputError, match="could not write"):
         write_atomically(tmp_path / "pipe", lambda path: path.write_bytes(b"nobody"))
     assert {p.name for p in tmp_path.iterdir()} == {"real.png", "link.png", "pipe"}
+
+
+def test_whoever_may_read_the_folders_files_may_read_a_new_one(tmp_path):
+    """Whatever library writes it: one that makes its own file makes it for the owner alone."""
+    before = os.umask(0o027)
+    try:
+        save_model(NICE(16, mid_dim=4, hidden=1), tmp_path / "m")
+        list(train(TrainConfig(**TINY), out=tmp_path / "run"))
+        write_atomically(tmp_path / "text", lambda path: path.write_text("a"))
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 5 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "/dev/zero"])
+def test_what_never_ends_is_not_read(kind, tmp_path):
+    path = kind if kind.startswith("/") else tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    for read in (load_model, read_header, read_state_dict, read_mean):
+        with pytest.raises(InputError, match="cannot be read"):
+            read(path)
 
 
 def test_two_that_write_one_file_together_leave_one_whole_file(tmp_path):
@@ -359,6 +385,22 @@ def test_numbers_of_numpy_outside_the_settings(tmp_path):
             evaluate(model, pixels, draws=bad)
 
 
+@pytest.mark.parametrize("wrong", [0, np.random.default_rng(0), torch.tensor(3), "cpu"], ids=lambda w: type(w).__name__)
+def test_a_generator_that_is_none_of_torchs_is_named(wrong):
+    pixels, x, model = torch.zeros(2, 16, dtype=torch.uint8), torch.rand(2, 16), NICE(16, mid_dim=8, hidden=1)
+    hidden = hidden_part("top", 4)
+    for call in (
+        lambda: dequantise(pixels, wrong),
+        lambda: shift_images(pixels, 0.5, wrong),
+        lambda: model.sample(2, generator=wrong),
+        lambda: StandardNormal().sample((2, 3), wrong),
+        lambda: hidden_part("random 75%", 4, wrong),
+        lambda: next(inpaint(model, x, hidden, generator=wrong)),
+    ):
+        with pytest.raises(InputError, match=r"^generator = .*; expected None or torch\.Generator\('cpu'\)"):
+            call()
+
+
 def test_wrapped_models_are_understood_wherever_a_model_is_asked_for():
     pixels, plain = torch.zeros(6, 16, dtype=torch.uint8), NICE(16, mid_dim=8, hidden=1)
     hidden = torch.arange(16) < 8
@@ -431,6 +473,15 @@ def test_a_home_that_cannot_be_written_is_no_word_of_a_commands(tmp_path):
     argv = [sys.executable, "-m", "nicelib", "sample", "--sample-size", "1"]
     done = subprocess.run(argv, cwd=tmp_path, env=kept | {"HOME": "/proc/none"}, capture_output=True, timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_ctrl_c_while_the_images_are_read_says_that_the_run_stopped(tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nicelib.training.loop.load_pixels", stop)
+    assert main(["train", *FLAGS, "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err.startswith("nicelib: stopped; continue with the same command")
 
 
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it():

@@ -64,3 +64,8 @@ def test_a_board_of_one_row_or_one_column_is_the_parity_of_its_places(keep):
     for height, width in ((0, 6), (6, 0), (-1, 6), (6, -1)):
         with pytest.raises(InputError, match=r"(height|width) = (0|-1); expected 1 or more"):
             checkerboard_mask(height, width)
+
+
+def test_two_entries_are_evenly_spaced_too():
+    assert selector(torch.tensor([False, True, True, False])) == slice(1, 3, 1)
+    assert selector(parity_mask(4)) == slice(1, 4, 2)

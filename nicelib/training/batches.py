@@ -5,6 +5,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from nicelib.bijection import check_generator
 from nicelib.data import dequantise, side_of
 from nicelib.training.settings import TrainConfig
 
@@ -42,6 +43,7 @@ def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None
     """
     side = side_of(pixels)
     device = pixels.device
+    check_generator(generator, device)
     offset = torch.randint(0, 3, (len(pixels), 2), generator=generator, device=device)
     moved = torch.rand(len(pixels), 1, generator=generator, device=device, dtype=torch.float32) < share
     offset = torch.where(moved, offset, 1)

@@ -154,9 +154,8 @@ def bench(device: torch.device, rounds: int = 5, steps: int = 10, batch_size: in
 
 def describe(result: dict[str, Any]) -> Iterator[str]:
     """What :func:`bench` found, in lines of text."""
-    yield "{machine}, torch {torch}, batch {batch_size}, medians of {rounds} alternating rounds of {steps} steps".format(
-        **result
-    )
+    head = "{machine}, torch {torch}, batch {batch_size}, medians of {rounds} alternating rounds of {steps} steps"
+    yield head.format(**result)
     for name, values in result["loops"].items():
         m = {key: statistics.median(numbers) for key, numbers in values.items()}
         spread = f"{min(values['images_per_s']):.0f} to {max(values['images_per_s']):.0f}"

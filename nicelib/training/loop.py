@@ -114,9 +114,7 @@ class _Run:
         model = config.build(self.pixels.shape[1]) if model is None else model
         self.model, self.forward = unwrap(model).to(self.device), model
         if not any(p.requires_grad for p in model.parameters()):
-            raise InputError(
-                "no parameter of the model requires a gradient; expected one to train: requires_grad_(True)"
-            )
+            raise InputError("no parameter of the model requires a gradient; expected some: requires_grad_(True)")
         self.generator = torch.Generator(self.device)
         self.optimiser = make_optimiser(self.model, config)
         self.scheduler = Schedule(self.optimiser, self.steps * config.max_iter, config.schedule)

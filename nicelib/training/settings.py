@@ -31,11 +31,7 @@ class TrainConfig(NICEConfig):
     decay: float = option(0.999, "Adam's beta2", rule=BELOW_ONE)
     save_every: int = option(5, "epochs between weight snapshots", rule=AT_LEAST_ONE)
     init: str = option("data", "start of shifts and scales: from the data, or zero as in the authors' code", INITS)
-    schedule: str = option(
-        "one-cycle",
-        "learning rate: up over a tenth of the run, then down to 0 as a cosine or a line; or constant",
-        SCHEDULES,
-    )
+    schedule: str = option("one-cycle", "lr: up over a tenth, then down to 0 as cosine or line; or constant", SCHEDULES)
     scale_lr: float = option(20.0, "learning rate of the scaling layer, as a multiple of lr", rule=POSITIVE)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW) of the conditioners' matrices", rule=NOT_NEGATIVE)
     clip: float = option(200.0, "largest gradient norm of the mean nats an image; 0 = no clipping", rule=NOT_NEGATIVE)
