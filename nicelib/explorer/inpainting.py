@@ -111,6 +111,7 @@ class Inpainting(Tab):
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
             if low is not None:
                 y, level, ends = nats.clamp_min(low - 50), goal, (low, low + 1000)
+                title += "" if (nats > low).any() else ": not reached"
             lines = [line(range(step + 1), y[:, i], BLUE, "the tries" if not i else "") for i in range(self.tries)]
             lines.append(line([0, steps], [level, level], GREY, "the real image", dash=True))
             curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))

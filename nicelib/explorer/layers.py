@@ -22,12 +22,10 @@ class Layers(Tab):
         places, ticks = range(len(names)), list(enumerate(["x", *map(str, range(1, len(names) - 1)), "z"]))
         lines = [line(places, size, BLUE, "the image", follow=True)]
         lines.append(line(places[::-1], code_size, ORANGE, "the code", follow=True))
-        title = "size of its values (root mean square)"
-        curve = chart(title, lines, "after layer", (0, len(names) - 1), log="y", xticks=ticks)
+        curve = chart("size of its values (RMS)", lines, "after layer", (0, len(names) - 1), log="y", xticks=ticks)
         rows = [(0.46, [play(seen, curve, names)])]
-        rows += [
-            (0.23, [images(k, v, captions=n)]) for (k, v), n in zip(seen.items(), (names, names[::-1]), strict=True)
-        ]
+        for (title, shown), captions in zip(seen.items(), (names, names[::-1]), strict=True):
+            rows.append((0.23, [images(title, shown, captions=captions)]))
         couplings = ", ".join(f"{value:.3f}" for value in size[:-1])
         return rows, f"size of the image's values, from x to the last coupling: <b>{couplings}</b>; z: {size[-1]:.2f}"
 

@@ -95,13 +95,13 @@ def plain(scene: dict[str, Any]) -> str:
 
 def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
     """The same picture by matplotlib: one scene, or several side by side."""
-    height = max(sum(share for share, _ in scene["rows"]) for scene in scenes)
+    grids = [_rows(scene, t, len(scenes) > 1) for scene in scenes]
+    height = max(sum(share for share, _ in rows) for rows in grids)
     figure = Figure(figsize=(9, 4.6 * height + 0.4), dpi=80, layout="constrained")
-    for part, scene in zip(figure.subfigures(1, len(scenes), squeeze=False)[0], scenes, strict=True):
+    for part, scene, rows in zip(figure.subfigures(1, len(scenes), squeeze=False)[0], scenes, grids, strict=True):
         if len(scenes) > 1:
             part.suptitle(scene["name"], fontweight="bold")
         part.supxlabel(textwrap.fill(plain(scene), 130 // len(scenes)), fontsize=8)
-        rows = [(share, [p for panel in panels for p in _stills(panel, t)]) for share, panels in scene["rows"]]
         grid = part.add_gridspec(len(rows), 1, height_ratios=[share for share, _ in rows])
         for place, (_, panels) in zip(grid, rows, strict=True):
             places = place.subgridspec(1, len(panels), width_ratios=[panel["width"] for panel in panels])
@@ -110,6 +110,13 @@ def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
                 ax.set_title(panel["title"], fontsize=10)
                 (_draw_chart if panel["kind"] == "chart" else _draw_image)(ax, panel)
     return figure
+
+
+def _rows(scene: dict[str, Any], t: float, narrow: bool) -> list[Row]:
+    """The rows as they stand at time t; if narrow, curves come below their images."""
+    rows = [(share, [p for panel in panels for p in _stills(panel, t)]) for share, panels in scene["rows"]]
+    parts = [(s, [p for p in row if (p["kind"] == "chart") == curves], curves) for s, row in rows for curves in (0, 1)]
+    return [(min(share, 0.42 if curves else 0.75), row) for share, row, curves in parts if row] if narrow else rows
 
 
 def _stills(panel: Panel, t: float) -> list[Panel]:
@@ -121,10 +128,9 @@ def _stills(panel: Panel, t: float) -> list[Panel]:
     stills = [images(title, x[None]) for title, x in zip(panel["tracks"], frames, strict=True)]
     if not panel["chart"]:
         return stills
-    dots = [
-        c | {"x": [c["x"][at]], "y": [c["y"][at]], "dots": True} for c in panel["chart"]["lines"] if c.get("follow")
-    ]
-    return [*stills, panel["chart"] | {"lines": [*panel["chart"]["lines"], *(dot | {"label": ""} for dot in dots)]}]
+    lines = panel["chart"]["lines"]
+    dots = [c | {"x": [c["x"][at]], "y": [c["y"][at]], "dots": True, "label": ""} for c in lines if c.get("follow")]
+    return [*stills, panel["chart"] | {"lines": [*lines, *dots]}]
 
 
 def _draw_image(ax: Any, panel: Panel) -> None:

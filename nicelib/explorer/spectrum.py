@@ -27,21 +27,14 @@ class Spectrum(Tab):
         *kept, before, after = model.inverse(torch.cat((keep_widest(model, z[:-1], k), z[-1:], turned))).cpu()
         order, change = widest_first(model), after - before
         spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
-        edge, bottom = max(change.abs().max().item(), 1e-6), spread.min().item()
+        edge, bottom, top = max(change.abs().max().item(), 1e-6), spread.min().item(), 2 * spread.max().item()
         ranks = torch.arange(1, self.dim + 1)
         lines = [
             line(ranks[: max(k, 1)], spread[: max(k, 1)], BLUE, f"the {k} kept", fill=True),
             line(ranks, spread, BLUE),
             line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True),
         ]
-        curve = chart(
-            "spectrum, 1 / exp(s)",
-            lines,
-            "dimension, sorted",
-            (1, self.dim),
-            (bottom, spread.max().item() * 2),
-            log="xy",
-        )
+        curve = chart("spectrum, 1 / exp(s)", lines, "dimension, sorted", (1, self.dim), (bottom, top), log="xy")
         own = [images(f"its z = {z[-1, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
         row = [curve, *own, field("change", change, -edge, edge, "PuOr_r", "of white")]
         rows = [(0.2, [images("real digits", self.some)]), (0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))])]  # fmt: skip

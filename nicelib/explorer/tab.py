@@ -82,10 +82,7 @@ class Tab:
         return [{"name": name, "rows": rows, "text": text} for name, (rows, text) in drawn.items()]
 
     def put(self, draw: Callable[[], list[Scene]], of: Any, running: bool = False) -> bool:
-        """Draw now and show the result: was it drawn? An error becomes the line of text, and the last picture stays.
-
-        The page compares ``of``, the values and models drawn, with those it has, and so knows whether to wait.
-        """
+        """Draw and show these values and models: was it drawn? An error becomes the text below the last picture."""
         page, picture = self.explorer.page, None
         try:
             with torch.no_grad():
