@@ -79,6 +79,10 @@ EQUIVALENT = {
     "prior: 2 -> 3   [return torch.where(u == 0, eps / 4, torch.where(u == 1, 1 - eps / 2, u))]": (
         "1 - eps / 3 is rounded to the number next to 1, which 1 - eps / 2 is"
     ),
+    "masks: torch.arange(height)[:, None] + torch.arange(width) -> torch.arange(height)[:, None] - torch.arange(width)   "
+    "[return ((torch.arange(height)[:, None] + torch.arange(width)) % 2 == colour).flatten()]": (
+        "a sum and a difference are both even or both odd"
+    ),
 }
 
 
@@ -214,10 +218,15 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=120, help="mutants drawn, over all modules by their size")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--only", choices=MODULES, help="one module")
+    parser.add_argument("--again", type=Path, help="only what an earlier run, whose output this file is, saw survive")
     parser.add_argument("--list", action="store_true", help="print the mutants that would be tried, and try none")
     args = parser.parse_args()
     every = [(m, what, code) for m in ([args.only] if args.only else MODULES) for what, code in mutants(m)]
     drawn = random.Random(args.seed).sample(every, min(args.number, len(every)))
+    if args.again:
+        lines = args.again.read_text(encoding="utf-8").splitlines()
+        survived = {line.partition(" s: ")[2] for line in lines if " SURVIVED in " in line}
+        drawn = [mutant for mutant in every if mutant[1] in survived]
     print(f"{len(drawn)} of {len(every)} mutants, seed {args.seed}")
     if args.list:
         print(*(what for _, what, _ in drawn), sep="\n")

@@ -170,3 +170,13 @@ def test_wrong_conditioner(arguments):
 def test_a_scaling_layer_of_no_size_is_refused(dim):
     with pytest.raises(InputError, match=r"^dim = .*expected"):
         Scaling(dim)
+
+
+@pytest.mark.parametrize("what", ["sparse", "numpy", "list", "none"])
+def test_what_is_no_dense_tensor_is_named(what):
+    x = torch.rand(2, 4)
+    given = {"sparse": x.to_sparse(), "numpy": x.numpy(), "list": x.tolist(), "none": None}[what]
+    for layer in (Scaling(4), AdditiveCoupling(parity_mask(4), torch.nn.Linear(4, 4))):
+        for call in (layer, layer.inverse):
+            with pytest.raises(InputError, match=r"expected a dense tensor \(B, 4\)"):
+                call(given)
