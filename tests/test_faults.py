@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import numpy as np
@@ -482,6 +483,20 @@ def test_ctrl_c_while_the_images_are_read_says_that_the_run_stopped(tmp_path, mo
     monkeypatch.setattr("nicelib.training.loop.load_pixels", stop)
     assert main(["train", *FLAGS, "--out", str(tmp_path / "run")]) == 130
     assert capsys.readouterr().err.startswith("nicelib: stopped; continue with the same command")
+
+
+def test_threads_that_build_together_get_what_each_gets_alone():
+    """A sweep over seeds by a pool of threads: torch's generator is the whole program's."""
+    configs, together = [TrainConfig(**TINY, seed=seed) for seed in range(8)], threading.Barrier(8)
+
+    def build(config):
+        together.wait()
+        return config.build().state_dict()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(build, configs))
+    for config, state in zip(configs, found, strict=True):
+        assert all(torch.equal(t, state[name]) for name, t in config.build().state_dict().items()), config.seed
 
 
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it():

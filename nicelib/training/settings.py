@@ -1,5 +1,6 @@
 """Every setting of a training run, and the recipes: named sets of them (paper, section 5.1)."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from nicelib.model import NICE, NICEConfig
 PRECISIONS = ("auto", "highest", "high", "bf16")
 SCHEDULES = ("one-cycle", "linear", "constant")
 INITS = ("data", "zero")
+_BUILDING = threading.Lock()  # torch's random numbers and default dtype are the whole program's
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ class TrainConfig(NICEConfig):
 
     def build(self, dim: int = 784) -> NICE:
         """A fresh model of this configuration, its weights drawn from ``seed``."""
-        before = torch.get_default_dtype()
-        try:  # whatever torch's defaults are
-            torch.set_default_dtype(torch.float32)
-            with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with _BUILDING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            before = torch.get_default_dtype()
+            try:  # whatever torch's defaults are
+                torch.set_default_dtype(torch.float32)
                 torch.manual_seed(self.seed)
                 return NICE(**(self.architecture() | {"dim": dim}))
-        finally:
-            torch.set_default_dtype(before)
+            finally:
+                torch.set_default_dtype(before)
 
 
 _PLAIN: dict[str, Any] = {"init": "zero", "schedule": "constant", "scale_lr": 1.0, "clip": 0.0, "eps": 1e-4}
