@@ -43,9 +43,7 @@ def flow_gif(model: NICE, x: Tensor, there: int = 8, back: int = 4) -> bytes:
     """
     if model.dim != 2:
         raise InputError(f"a model with dim={model.dim}; expected dim=2")
-    check_tensor(
-        "x", x, "finite (N, 2), dim=2", lambda x: x.ndim == 2 and x.shape[1] == 2 and len(x) and x.isfinite().all()
-    )
+    check_tensor("x", x, "finite (N, 2), dim=2", lambda x: x.shape[1:] == (2,) and len(x) and x.isfinite().all())
     film = _Film(model, x)
     last = len(model.layers) - 1
     film.shoot(0, 0, 0, f"x: {len(x)} data points", 1800)

@@ -82,9 +82,7 @@ def load_digits(
         chosen = (_rank_in_class(labels) < 450) == (split == "train")
         return pixels[chosen], labels[chosen]
     if protocol == "reference" and dataset != "mnist":
-        raise InputError(
-            f"the reference protocol leaves mnist-sample's digits out of mnist; {dataset} has no such digits"
-        )
+        raise InputError(f"the reference protocol leaves mnist-sample's digits out of mnist; {dataset} has none")
     pixels, labels = _read_torchvision(dataset, split != "test", data_dir, download)
     if split == "test" or protocol == "notes":
         return pixels, labels

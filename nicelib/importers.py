@@ -97,9 +97,7 @@ def family_of(state: Mapping[str, Any]) -> str:
     elif any(isinstance(t, Tensor) and t.ndim == 4 for t in tensors.values()):
         reason = "they hold convolutions, which no layer of this package has"
     first = ", ".join(list(tensors)[:3])
-    raise InputError(
-        f"these weights cannot be imported: {reason} (they begin {first}); see nicelib.importers for the families"
-    )
+    raise InputError(f"these weights cannot be imported: {reason} (they begin {first}); see nicelib.importers")
 
 
 def import_state_dict(

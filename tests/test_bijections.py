@@ -180,3 +180,8 @@ def test_what_is_no_dense_tensor_is_named(what):
         for call in (layer, layer.inverse):
             with pytest.raises(InputError, match=r"expected a dense tensor \(B, 4\)"):
                 call(given)
+    mask = parity_mask(4)
+    wrong = {"sparse": mask.to_sparse(), "numpy": mask.numpy(), "list": mask.tolist(), "none": None}[what]
+    for call in (make_conditioner, lambda mask: AdditiveCoupling(mask, torch.nn.Linear(4, 4))):
+        with pytest.raises(InputError, match=r"mask of type \w+; expected a dense tensor, bool \(D,\)"):
+            call(wrong)

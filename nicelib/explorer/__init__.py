@@ -147,9 +147,7 @@ class SampleExplorer(Shown):
             raise InputError("no model; expected a NICE, or several by name")
         for model in self.models.values():
             if math.isqrt(model.dim) ** 2 != model.dim:
-                raise InputError(
-                    f"dim = {model.dim}; the explorer draws square images: expected 784, or another square"
-                )
+                raise InputError(f"dim = {model.dim}; the explorer draws square images: expected 784 or another square")
             if self.digits.shape[1:] != (model.dim,) or len(self.digits) < 2 or self.digits.dtype != torch.uint8:
                 raise InputError(
                     f"digits of shape {tuple(self.digits.shape)} and dtype {self.digits.dtype}; "

@@ -111,11 +111,9 @@ def start_process(device: str) -> tuple[int, int, torch.device]:
             store, *_ = next(distributed.rendezvous("env://", timeout=MEETING))
             distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
             store.set_timeout(distributed.default_pg_timeout)  # one may have to wait for another's download
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError) as e:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-            raise InputError(
-                f"the {world} processes do not meet at {where} ({cause(error)}); start them by torchrun"
-            ) from error
+            raise InputError(f"{world} processes do not meet at {where} ({cause(e)}); start them by torchrun") from e
     return world, distributed.get_rank(), resolved
 
 

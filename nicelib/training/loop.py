@@ -108,9 +108,7 @@ class _Run:
         self.pixels, self.held_out = self._load(data_dir)
         self.steps = len(self.pixels) // config.batch_size  # an epoch; the rest of the images wait for the next order
         if self.steps < 1:
-            raise InputError(
-                f"batch_size = {config.batch_size}; expected at most the {len(self.pixels)} training images"
-            )
+            raise InputError(f"batch_size = {config.batch_size}; expected at most the {len(self.pixels)} images")
         model = config.build(self.pixels.shape[1]) if model is None else model
         self.model, self.forward = unwrap(model).to(self.device), model
         if not any(p.requires_grad for p in model.parameters()):

@@ -46,9 +46,7 @@ def claim(out: Path | None) -> Iterator[Callable[[], None]]:
                 break  # else its last owner has just deleted it
         except OSError as error:
             _claims.pop(path).close()
-            raise InputError(
-                f"{out} is taken: another run is writing there; choose another --out, or wait for its end"
-            ) from error
+            raise InputError(f"{out} is taken: another run is writing there; wait, or choose another --out") from error
         file.close()
     for left_behind in path.parent.glob("*.[0-9]*.tmp"):  # half a file of a run that was killed
         with contextlib.suppress(OSError):
@@ -56,9 +54,7 @@ def claim(out: Path | None) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if _claims.get(path) is not file:
-            raise InputError(
-                f"{out} belongs to a later run of this program; go on there with resume, or choose another"
-            )
+            raise InputError(f"{out} belongs to a later run of this program; go on there with resume or choose another")
 
     try:
         yield check
@@ -106,9 +102,7 @@ def read_resume(out: Path | None, run: dict[str, Any], resume: bool) -> dict[str
     free = FREE | ({"precision"} if now["precision"] == "auto" else set())  # the run goes on with what it measured
     changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
     if changed:
-        raise InputError(
-            f"{path} is of a run with other settings ({'; '.join(changed)}); use the same, or another --out"
-        )
+        raise InputError(f"{path} is of a run with other settings ({'; '.join(changed)}); use those, or another --out")
     return saved
 
 
