@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 from conftest import ROOT
+from test_what_it_learnt import recorded
 
 from nicelib import NICE, RECIPES, TrainConfig, bits_per_dim, dequantise, evaluation, train
 from nicelib.checkpoints import read_header
@@ -291,6 +292,11 @@ def unfounded(text, pool, **least):
 
 def test_the_numbers_of_results_are_those_of_the_runs():
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8").split("## Speed")[0]
+    page, learnt = page.split("## What the shipped weights learnt")
+    record = json.loads((ROOT / "results" / "what_it_learnt.json").read_text(encoding="utf-8"))
+    rejected = 784 * record["independence"]["not_logistic"]["codes"]["rejected_at_5_percent"]
+    known = {*recorded(record), rejected, 784, 0.1, 0.5}
+    assert not unfounded(learnt, known) and unfounded(learnt.replace("2242.45", "2242.54"), known)
     rare = {1465, -1448, 1517, -102_109, 1451, -1311, 1807}  # results/rare_ink.py prints them
     settings = {0.99, 5.1, 0.01, 0.2, 2.11, 304.1}  # the last is notebook 08's integral
     assert not unfounded(page, measured() | OTHERS | rare | settings, least=math.inf)
