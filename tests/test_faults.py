@@ -91,7 +91,7 @@ def test_whoever_may_read_the_folders_files_may_read_a_new_one(tmp_path):
     try:
         save_model(NICE(16, mid_dim=4, hidden=1), tmp_path / "m")
         list(train(TrainConfig(**TINY), out=tmp_path / "run"))
-        write_atomically(tmp_path / "text", lambda path: path.write_text("a"))
+        write_atomically(tmp_path / "text", lambda path: path.write_text("a", encoding="utf-8"))
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
