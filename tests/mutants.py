@@ -261,11 +261,12 @@ def main() -> None:
             reason = EQUIVALENT.get(what)
             if reason:
                 equivalent.append(f"{what}: {reason}")
+                state = "equivalent"
             elif killed(module, code, scratch, log, tests[module]):
-                dead += 1
+                dead, state = dead + 1, "killed"
             else:
                 alive.append(what)
-            state = "equivalent" if reason else "SURVIVED" if alive and alive[-1] == what else "killed"
+                state = "SURVIVED"
             print(f"{number:4d} {state} in {time.monotonic() - start:.0f} s: {what}", flush=True)
     tried = dead + len(alive)
     print(f"\nkilled {dead} of {tried} ({dead / max(tried, 1):.1%}), and {len(equivalent)} that change no result")
