@@ -172,7 +172,7 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
 def _seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     """A checksum over the header too: a flipped bit in the bound of an affine layer would change every number."""
     text = json.dumps({key: value for key, value in metadata.items() if key != "sha256"}, sort_keys=True)
-    return checksum(tensors | {"header": torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)})
+    return checksum(tensors | {"header": torch.tensor(list(text.encode()), dtype=torch.uint8, device="cpu")})
 
 
 def read_header(path: str | Path) -> dict:
@@ -206,7 +206,7 @@ def load_model(path: str | Path) -> NICE:
     config: Any = read_header(path).get("config")
     path = as_path(path)
     try:
-        with safe_open(path, "pt") as file:
+        with torch.device("cpu"), safe_open(path, "pt") as file:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
         # files written before the header was sealed have the tensors' checksum alone
         if metadata.get("sha256") not in (_seal(tensors, metadata), checksum(tensors)):

@@ -128,7 +128,8 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
 
 def side_of(pixels: Tensor) -> int:
     """The side of square images; :class:`InputError` unless they are uint8 (N, side * side)."""
-    square = lambda x: x.dtype == torch.uint8 and x.ndim == 2 and math.isqrt(x.shape[1]) ** 2 == x.shape[1] > 0  # noqa: E731
+    flat = lambda x: x.dtype == torch.uint8 and x.ndim == 2 and not x.is_meta  # noqa: E731
+    square = lambda x: flat(x) and math.isqrt(x.shape[1]) ** 2 == x.shape[1] > 0  # noqa: E731
     check_tensor("pixels", pixels, "torch.uint8 (N, side * side)", square)
     return math.isqrt(pixels.shape[1])
 

@@ -75,7 +75,7 @@ def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 
         "images",
         images,
         "uint8 pixels or floats",
-        lambda x: x.ndim > 0 and (x.is_floating_point() or x.dtype == torch.uint8),
+        lambda x: x.ndim > 0 and not x.is_meta and (x.is_floating_point() or x.dtype == torch.uint8),
     )
     if images.numel() != len(images) * height * width:
         raise InputError(

@@ -308,6 +308,14 @@ def test_the_side_of_square_images_of_bytes_and_of_no_others():
     for side in (1, 2, 3, 28):
         assert side_of(torch.zeros(2, side * side, dtype=torch.uint8)) == side
     bytes_of = lambda *shape: torch.zeros(*shape, dtype=torch.uint8)  # noqa: E731
-    for bad in (bytes_of(2, 783), bytes_of(2, 6), bytes_of(2, 0), bytes_of(4), bytes_of(1, 2, 2), torch.zeros(2, 4)):
+    for bad in (
+        bytes_of(2, 783),
+        bytes_of(2, 6),
+        bytes_of(2, 0),
+        bytes_of(4),
+        bytes_of(1, 2, 2),
+        torch.zeros(2, 4),
+        bytes_of(1, 4).to("meta"),
+    ):
         with pytest.raises(InputError, match=r"expected torch\.uint8 \(N, side \* side\)"):
             side_of(bad)

@@ -136,5 +136,5 @@ def _checksum(content: dict[str, Any]) -> str:
         parts |= {f"optimiser.{index}.{name}": t for name, t in moments.items()}
     rest = [content[name] for name in ("config", "machine", "model_config", "state", "scheduler")]
     text = json.dumps([*rest, content["optimiser"]["param_groups"]], sort_keys=True)
-    parts["text"] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    parts["text"] = torch.tensor(list(text.encode()), dtype=torch.uint8, device="cpu")
     return checksum(parts | {"losses": content["losses"]})
