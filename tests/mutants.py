@@ -83,6 +83,11 @@ EQUIVALENT = {
     "[return ((torch.arange(height)[:, None] + torch.arange(width)) % 2 == colour).flatten()]": (
         "a sum and a difference are both even or both odd"
     ),
+    "coupling: -1 -> 1   [shift, raw = self._condition(x, 2 * self.dim).chunk(2, dim=-1)]": (
+        "of a matrix, dimension 1 is the last"
+    ),
+    "training/loop: distributed.broadcast_object_list(picked, device=self.device) -> distributed.broadcast_object_list(picked)"
+    "   [distributed.broadcast_object_list(picked, device=self.device)]": "on a CPU; NCCL asks for the device",
 }
 
 

@@ -126,6 +126,14 @@ def test_built_in_conditioner_equals_the_masked_full_width_one():
     assert torch.allclose(network(x), torch.where(mask, 0, plain(torch.where(mask, x, 0))), atol=1e-6)
 
 
+@pytest.mark.parametrize(("activation", "gain"), [("relu", 2.0), ("leaky_relu", 2 / 1.04)])
+def test_hidden_weights_start_kaiming_normal(activation, gain):
+    """Variance gain / (live inputs), where 2 / (1 + slope^2) is the gain (He et al. 2015)."""
+    first, _, second, *_ = make_conditioner(parity_mask(800), mid_dim=400, hidden=2, activation=activation)
+    assert first.weight[:, parity_mask(800)].var().item() == pytest.approx(gain / 400, rel=0.02)
+    assert second.weight.var().item() == pytest.approx(gain / 400, rel=0.02)
+
+
 def test_masks_are_buffers():
     layer = BIJECTIONS["additive-checkerboard"]()
     assert {"mask", "unit"} <= set(layer.state_dict())

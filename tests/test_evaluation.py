@@ -105,3 +105,8 @@ def test_a_diverged_model_is_evaluated_without_a_warning(value):
 
 def test_a_result_without_importance_is_of_one_noise_a_draw():
     assert "importance" not in str(Evaluation(1.0, 0.1, 4.0, torch.zeros(3), 1))
+
+
+def test_one_number_is_no_images(model):
+    with pytest.raises(InputError, match=r"pixels .*expected torch.uint8 \(N, D\)"):
+        evaluate(model, torch.tensor(3, dtype=torch.uint8))

@@ -34,6 +34,14 @@ def test_against_torch_distributions(prior):
     assert torch.allclose(prior.cdf(z), LIBRARY[type(prior)].cdf(z), atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exact_ends_of_the_generator_move_half_a_step_inside(dtype):
+    """torch.rand's numbers are multiples of eps / 2: 0 stands for [0, eps / 2), whose middle is eps / 4."""
+    eps, u = torch.finfo(dtype).eps, torch.tensor([0.0, 1.0], dtype=dtype)
+    expected = [math.log(eps / 4), -math.log(eps / 2)]
+    assert StandardLogistic().icdf(u).tolist() == pytest.approx(expected, rel=1e-5)
+
+
 @both
 def test_cdf_is_the_integral_of_the_density(prior):
     integral = torch.cumulative_trapezoid(prior.log_prob(Z).exp(), Z)

@@ -557,6 +557,31 @@ def test_auto_measures_once_and_the_run_keeps_it(tmp_path, monkeypatch, caplog):
     assert without_times(run(tmp_path, resume=True, precision="auto")) == without_times(named[1:])
 
 
+def test_auto_has_nothing_to_measure_where_there_is_one_precision(monkeypatch, caplog):
+    monkeypatch.setattr("nicelib.training.loop.precisions", lambda device: ["highest"])
+    monkeypatch.setattr("nicelib.training.loop.pick_precision", lambda *_: pytest.fail("measured"))
+    with caplog.at_level("INFO", "nicelib"):
+        assert without_times(run(max_iter=1, precision="auto")) == without_times(run(max_iter=1))
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("schedule", "half_way"), [("linear", 0.5 / 0.9), ("one-cycle", None), ("constant", 1.0)])
+def test_the_learning_rate_falls_over_the_whole_run(schedule, half_way):
+    """Not over an epoch: after one of two epochs it stands where the schedule has it half way."""
+    first, last = run(max_iter=2, schedule=schedule, lr=1e-4)
+    half_way = lr_factor(45, 90, schedule) if half_way is None else half_way
+    assert first["lr"] == pytest.approx(1e-4 * half_way)
+    assert last["lr"] == pytest.approx(1e-4 if schedule == "constant" else 0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "what"), [(torch.rand(1, 4), "1 images"), (torch.full((3, 4), float("nan")), "images with NaN or infinity")]
+)
+def test_what_cannot_start_a_model(x, what):
+    with pytest.raises(InputError, match=f"{what} cannot start a model"):
+        initialise_from_data(NICE(dim=4, mid_dim=4, hidden=1), x)
+
+
 def test_auto_on_this_machine(caplog):
     with caplog.at_level("INFO", "nicelib"):
         (record,) = run(max_iter=1, precision="auto")
