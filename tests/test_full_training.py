@@ -1,6 +1,7 @@
 """Notebook 06 for other readers: a good model in place of the small one, a full run asked for, a cell run again."""
 
 import json
+from statistics import median
 
 import nbformat
 import pytest
@@ -106,3 +107,19 @@ def test_what_it_says_of_the_h100_was_measured():
     rows = json.loads((ROOT / "results" / "runs.json").read_text(encoding="utf-8"))
     test = [f"{row['test_10_draws']:.0f}" for row in rows if row["group"] == "shipped recipe" and row["epochs"] == 34]
     assert f"{', '.join(test)} (test, three seeds)" in text
+    assert f"({runs[0]['peak_bytes'] / 1e9:.2f} as a graph)" in text
+    resident, graph = "plain, images on the device", "nicelib, TF32, graph"
+    assert f"{rates[graph] / rates[resident]:.1f} times as fast as the plain loop with its images" in text
+    cpu = json.loads((ROOT / "results" / "cpu.json").read_text(encoding="utf-8"))
+    rate = {b: {n: median(x["images_per_s"]) for n, x in cpu[b]["loops"].items()} for b in ("200", "50")}
+    assert f"plain float32 loop on them reaches {rate['200']['plain']:.0f})" in text
+    code = "\n".join(cell.source for _, cell in cells(until="## Exercises"))
+    assert f"{rate['200']['bf16']:.0f}, {rate['50']['bf16']:.0f}  # results/cpu.json" in code
+
+
+def test_runs_that_a_hook_watches_are_no_graphs():
+    """On a GPU a run is a CUDA graph by default, and a hook does not see its replays."""
+    code = "\n".join(cell.source for _, cell in cells(until="## Exercises"))
+    for name in ("tiny", "quick"):
+        line = next(line for line in code.splitlines() if line.startswith(f"{name} = replace({name},"))
+        assert 'cuda_graph="off"' in line, line
