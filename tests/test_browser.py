@@ -258,6 +258,12 @@ def turn_and_draw(explorer):
             explorer.page.keyboard.press(key)
 
     explorer.changes(draw_by_keyboard)
+    by_keyboard = explorer.said()
+    explorer.changes(lambda: explorer.button("Reset").click())
+    assert explorer.said() != by_keyboard
+    explorer.changes(lambda: explorer.button("Undo").click())  # a drawing that was replaced is not lost
+    assert explorer.said() == by_keyboard
+    pad.focus()
     explorer.page.keyboard.press("Tab")  # the pad lets go
     assert not pad.evaluate("pad => pad === document.activeElement")
     explorer.changes(lambda: explorer.press("turn", "ArrowRight"))

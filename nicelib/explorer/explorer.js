@@ -159,7 +159,7 @@ function pad(side, tip, brush, changed) {
   const tools = Object.keys(tips).slice(0, brush ? 4 : 2).map((name) =>
     button(name, tips[name], () => { tool = name; press(); }));
   const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
-  const undo = button("Undo", "Take the last stroke back", () => {
+  const undo = button("Undo", "Take the last change of the pad back", () => {
     if (!past.length) return;
     const before = mask;
     [pixels, mask] = past.pop();
@@ -170,6 +170,7 @@ function pad(side, tip, brush, changed) {
   press();
   const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
   node.update = (image, hidden) => {
+    if (pixels && !same(image, pixels)) remember(); // Reset, the gallery and the tour replace a drawing: Undo has it
     [pixels, mask] = [image.slice(), hidden && hidden.slice()];
     draw();
   };
