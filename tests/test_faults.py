@@ -31,6 +31,7 @@ from nicelib import (
     train,
 )
 from nicelib.analysis import disturb, walks
+from nicelib.bijection import check_generator
 from nicelib.checkpoints import load_model, read_header, save_model, write_atomically
 from nicelib.cli import main
 from nicelib.evaluation import evaluate
@@ -400,6 +401,12 @@ def test_a_generator_that_is_none_of_torchs_is_named(wrong):
     ):
         with pytest.raises(InputError, match=r"^generator = .*; expected None or torch\.Generator\('cpu'\)"):
             call()
+
+
+def test_a_generator_of_another_device_is_named():
+    check_generator(torch.Generator(), "cpu")
+    with pytest.raises(InputError, match=r"^generator = .*; expected None or torch\.Generator\('cuda:1'\)"):
+        check_generator(torch.Generator(), "cuda:1")
 
 
 def test_wrapped_models_are_understood_wherever_a_model_is_asked_for():
