@@ -14,10 +14,12 @@ LEFT_OUT = (
     "### Counting",
     "### The prediction, before the measurement",
     "### Where the H100's twelve milliseconds go",
+    "### Start it once: a CUDA graph",
     "### A card that you may have",
     "### Memory",
     "### Four curves",
     "### Stop, and go on",
+    "### See for yourself: the profiler",
 )
 RECIPE = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2}
 
@@ -62,7 +64,7 @@ def test_every_cell_after_training_holds_for_other_models(tmp_path, monkeypatch,
         elif heading == "### Counting" and "work = {}" in source:
             sources.append("FLOPS_PER_IMAGE = 114_816_000\n" + source)
     where = next(i for i, source in enumerate(sources) if "NICE_FULL_RUN" in source)
-    sources.insert(where, f"RECIPES['sprint'] = {RECIPE}\nmeasured = {{200: 1000.0, 50: 500.0}}")
+    sources.insert(where, f"RECIPES['sprint'] = {RECIPE}\nmeasured, as_graph = {{200: 1000.0, 50: 500.0}}, {{}}")
     printed = "\n".join(execute(sources, tmp_path))
     assert "the full run is left out" not in printed and "your sprint" in printed
     assert {path.name for path in (tmp_path / "runs" / "sprint").iterdir()} >= {"best.safetensors", "history.json"}
@@ -108,6 +110,14 @@ def test_what_it_says_of_the_h100_was_measured():
     test = [f"{row['test_10_draws']:.0f}" for row in rows if row["group"] == "shipped recipe" and row["epochs"] == 34]
     assert f"{', '.join(test)} (test, three seeds)" in text
     assert f"({runs[0]['peak_bytes'] / 1e9:.2f} as a graph)" in text
+    ms = {b: {n: int(b) / loop["images_per_s"] * 1e3 for n, loop in found["speed"][b].items()} for b in ("200", "50")}
+    exercise = text[text.index("**1. Predict") : text.index("**2. Build")]
+    assert (
+        f"takes {ms['200']['nicelib, TF32']:.1f} ms from Python and {ms['200']['nicelib, TF32, graph']:.2f}" in exercise
+    )
+    solution = text[text.index("Solution 1") : text.index("Solution 2")]
+    assert f"at {ms['50']['nicelib, TF32']:.1f} ms" in solution
+    assert f"takes {ms['50']['nicelib, TF32, graph']:.2f} ms" in solution
     resident, graph = "plain, images on the device", "nicelib, TF32, graph"
     assert f"{rates[graph] / rates[resident]:.1f} times as fast as the plain loop with its images" in text
     cpu = json.loads((ROOT / "results" / "cpu.json").read_text(encoding="utf-8"))
