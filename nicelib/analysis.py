@@ -8,10 +8,12 @@ from torch.distributions import Distribution
 from torch.nn.functional import affine_grid, grid_sample
 
 from nicelib.bijection import check_tensor
+from nicelib.checkpoints import unwrap
 from nicelib.coupling import AffineCoupling
 from nicelib.data import dequantise, side_of
 from nicelib.errors import InputError, at_least, plain
 from nicelib.model import NICE
+from nicelib.training.settings import TrainConfig
 from nicelib.training.start import initialise_from_data
 
 
@@ -28,7 +30,7 @@ def nats_per_pixel(model: NICE, x: Tensor) -> Tensor:
     >>> torch.allclose(nats_per_pixel(model, x).sum(1), model.log_prob(x))
     True
     """
-    model.check(x)
+    (model := unwrap(model)).check(x)
     nats = torch.zeros_like(x)
     for layer in model.layers[:-1]:
         if isinstance(layer, AffineCoupling):
@@ -47,7 +49,7 @@ def decode(model: NICE, z: Tensor) -> tuple[Tensor, Tensor]:
     >>> torch.allclose(nats, model.log_prob(x))
     True
     """
-    x = model.inverse(z)
+    x = (model := unwrap(model)).inverse(z)
     if model.config["coup_type"] == "affine":
         return x, model.log_prob(x)
     return x, model.prior.log_prob(z).sum(1) + model.scaling.log_scale.sum()  # additive layers keep volumes
@@ -61,16 +63,15 @@ def states(model: NICE, x: Tensor) -> Tensor:
     torch.Size([6, 2, 4])
     """
     passed = [x]
-    for layer in model.layers:
+    for layer in unwrap(model).layers:
         passed.append(layer(passed[-1])[0])
     return torch.stack(passed)
 
 
 def one_logistic_a_pixel(pixels: Tensor) -> NICE:
     """A start from data without training: every pixel by itself, with its own mean and width; uint8 (N, D) -> a tiny model."""
-    with torch.random.fork_rng(devices=[]):
-        model = NICE(pixels.shape[1], mid_dim=2, hidden=1)
-        initialise_from_data(model, dequantise(pixels, torch.Generator().manual_seed(0)))
+    model = TrainConfig(mid_dim=2, hidden=1).build(pixels.shape[1])
+    initialise_from_data(model, dequantise(pixels.cpu(), torch.Generator().manual_seed(0)))
     return model
 
 
@@ -94,10 +95,10 @@ def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
     >>> walk["pixels"][:, 0].tolist(), walk["code_nats"].shape
     ([0.0, 0.5, 1.0], torch.Size([3]))
     """
-    (steps,) = at_least(2, steps=steps)
+    (steps,), model = at_least(2, steps=steps), unwrap(model)
     check_tensor("ends", ends, f"two images, (2, {model.dim})", lambda ends: ends.shape == (2, model.dim))
     z, _ = model(ends)
-    t = torch.linspace(0, 1, steps, device=ends.device).to(ends)[:, None]
+    t = torch.linspace(0, 1, steps, device=ends.device, dtype=ends.dtype)[:, None]
     code, code_nats = decode(model, (1 - t) * z[0] + t * z[1])
     pixels = (1 - t) * ends[0] + t * ends[1]
     return {"code": code, "pixels": pixels, "code_nats": code_nats, "pixels_nats": model.log_prob(pixels)}
@@ -105,7 +106,7 @@ def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
 
 def widest_first(model: NICE) -> Tensor:
     """The dimensions by rank, that of the largest 1 / exp(s) first (paper, section 3.3): long (D,)."""
-    return model.scaling.log_scale.detach().argsort(stable=True)
+    return unwrap(model).scaling.log_scale.detach().argsort(stable=True)
 
 
 def keep_widest(model: NICE, z: Tensor, k: int) -> Tensor:
@@ -119,7 +120,7 @@ def keep_widest(model: NICE, z: Tensor, k: int) -> Tensor:
     >>> keep_widest(model, torch.ones(1, 4), 2).tolist()
     [[1.0, 0.0, 1.0, 0.0]]
     """
-    if plain("k", k, int) not in range(model.dim + 1):
+    if plain("k", k, int) not in range((model := unwrap(model)).dim + 1):
         raise InputError(f"k = {k}; expected 0 to {model.dim} dimensions")
     model.check(z)
     kept, dims = torch.zeros_like(z), widest_first(model)[:k]
@@ -140,7 +141,7 @@ def turn_dimension(model: NICE, z: Tensor, rank: int, value: float) -> Tensor:
     >>> turn_dimension(model, torch.ones(1, 4), 0, 9.0).tolist()
     [[1.0, 1.0, 9.0, 1.0]]
     """
-    if plain("rank", rank, int) not in range(model.dim):
+    if plain("rank", rank, int) not in range((model := unwrap(model)).dim):
         raise InputError(f"rank = {rank}; expected 0 to {model.dim - 1}")
     model.check(z)
     turned = z.clone()
@@ -148,6 +149,7 @@ def turn_dimension(model: NICE, z: Tensor, rank: int, value: float) -> Tensor:
     return turned
 
 
+@torch.autocast("cpu", enabled=False)
 def disturb(
     pixels: Tensor, right: int = 0, down: int = 0, turn: float = 0.0, noise: float = 0.0, seed: int = 0
 ) -> Tensor:
@@ -206,5 +208,5 @@ def ks_distances(z: Tensor, prior: Distribution) -> Tensor:
     [0.5]
     """
     expected = prior.cdf(z.sort(0).values)
-    seen = torch.linspace(0, 1, len(z) + 1, device=z.device).to(expected)[:, None]
+    seen = torch.linspace(0, 1, len(z) + 1, device=z.device, dtype=expected.dtype)[:, None]
     return torch.maximum(expected - seen[:-1], seen[1:] - expected).amax(0)

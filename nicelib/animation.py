@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from nicelib.analysis import states
 from nicelib.bijection import check_tensor
-from nicelib.errors import InputError
+from nicelib.checkpoints import unwrap
+from nicelib.errors import InputError, at_least
 from nicelib.model import NICE
 from nicelib.plotting import BLUE, ORANGE, PURPLE
 
@@ -23,6 +25,7 @@ JOURNEY = LinearSegmentedColormap.from_list("journey", [BLUE, PURPLE, ORANGE])
 WIDTH, HEIGHT, FOOT = 640, 420, 64  # pixels; the captions stand in the foot
 ASPECT = WIDTH / (HEIGHT - FOOT)
 INK, LINE, PAPER = "#222222", "#C4CAD3", "#FFFFFF"
+PLAIN: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 SHEET = (2.0, 1.2)  # half the width and height of the grid that is carried along, in lines of 81 points
 
 
@@ -41,10 +44,11 @@ def flow_gif(model: NICE, x: Tensor, there: int = 8, back: int = 4) -> bytes:
     Raises:
         InputError: points or a model of another dimension.
     """
-    if model.dim != 2:
+    if (model := unwrap(model)).dim != 2:
         raise InputError(f"a model with dim={model.dim}; expected dim=2")
     check_tensor("x", x, "finite (N, 2), dim=2", lambda x: x.shape[1:] == (2,) and len(x) and x.isfinite().all())
-    film = _Film(model, x)
+    there, back = at_least(1, there=there, back=back)
+    film = _Film(model, x.float().cpu())
     last = len(model.layers) - 1
     film.shoot(0, 0, 0, f"x: {len(x)} data points", 1800)
     slides = ("every column slides up or down", "every row slides sideways")
@@ -62,13 +66,11 @@ class _Film:
     """The path of points and grid through the layers, and a figure that shows one moment of it after another."""
 
     def __init__(self, model: NICE, x: Tensor) -> None:
-        across, up = (torch.linspace(-half, half, round(half / 0.4) * 2 + 1) for half in SHEET)
-        line = torch.linspace(-1, 1, 81)
+        across, up = (torch.linspace(-half, half, round(half / 0.4) * 2 + 1, **PLAIN) for half in SHEET)
+        line = torch.linspace(-1, 1, 81, **PLAIN)
         grid = [torch.cartesian_prod(across, SHEET[1] * line), torch.cartesian_prod(up, SHEET[0] * line).flip(1)]
-        self.path, self.n = [torch.cat([x, *grid]).to(model.scaling.log_scale)], len(x)
-        for layer in model.layers:
-            self.path.append(layer(self.path[-1])[0])
-        reach = [(h[: self.n].abs().quantile(0.995, 0) / torch.tensor([ASPECT, 1.0])).max() for h in self.path]
+        self.path, self.n = states(model, torch.cat([x, *grid]).to(model.scaling.log_scale)).float().cpu(), len(x)
+        reach = [(h[: self.n].abs().quantile(0.995, 0) / x.new_tensor([ASPECT, 1.0])).max() for h in self.path]
         self.view = [1.2 * max(reach[:-1])] * len(model.layers) + [1.15 * reach[-1]]  # the scaling zooms out
         self.stops = ["x", *(f"layer {i}" for i in range(len(model.layers) - 1)), "scaling", "z"]
         look: dict[str, Any] = {"dpi": 100, "facecolor": PAPER, "layout": "none"}

@@ -121,7 +121,8 @@ def check_config(model: NICE) -> None:
             twin = NICE(**model.config)
     except TypeError as error:
         raise InputError(f"the model's config is {model.config!r}; expected the dictionary that NICE made") from error
-    for mine, theirs in itertools.zip_longest(repr(model).splitlines(), repr(twin).splitlines(), fillvalue="nothing"):
+    parts = lambda m: [*repr(m).splitlines(), *(f"{k} {tuple(t.shape)}" for k, t in m.state_dict().items())]  # noqa: E731
+    for mine, theirs in itertools.zip_longest(parts(model), parts(twin), fillvalue="nothing"):
         if mine != theirs:
             raise InputError(
                 f"the model has {mine.strip()} where its config builds {theirs.strip()}; "

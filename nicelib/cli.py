@@ -63,14 +63,12 @@ def _say(text: str, status: int) -> int:
 @contextlib.contextmanager
 def _printable(stream: Any) -> Iterator[None]:
     """What the stream's encoding lacks is printed as an escape, as on stderr; the stream is left as it was."""
-    before = getattr(stream, "errors", None)
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="backslashreplace")
+    before, change = getattr(stream, "errors", None), getattr(stream, "reconfigure", lambda **how: None)
+    change(errors="backslashreplace")
     try:
         yield
     finally:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=before)
+        change(errors=before)
 
 
 def _discard(stream: Any) -> None:

@@ -22,7 +22,7 @@ def check(what: str, answer: Any, test: Callable[[Any], Any], hint: str) -> None
     plain, why = _plain(answer), ""
     for form in () if _open(plain) else (answer,) if plain is answer else (answer, plain):  # as it is; as a list
         try:
-            right = torch.as_tensor(test(form)).bool().flatten()
+            right = torch.as_tensor(test(form), device="cpu").bool().flatten()
         except Exception as error:  # an answer may be anything: say what it led to, without the long traceback
             why = why or f", {type(error).__name__}: {error}"
         else:

@@ -71,16 +71,10 @@ def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 
     """
     columns, height, width = at_least(1, columns=columns, height=height, width=width)
     (pad,) = at_least(0, pad=pad)
-    check_tensor(
-        "images",
-        images,
-        "uint8 pixels or floats",
-        lambda x: x.ndim > 0 and not x.is_meta and (x.is_floating_point() or x.dtype == torch.uint8),
-    )
+    fits = lambda x: x.ndim > 0 and not x.is_meta and (x.is_floating_point() or x.dtype == torch.uint8)  # noqa: E731
+    check_tensor("images", images, "uint8 pixels or floats", fits)
     if images.numel() != len(images) * height * width:
-        raise InputError(
-            f"images of shape {tuple(images.shape)}; expected (N, {height * width}) to draw {height} x {width}"
-        )
+        raise InputError(f"images of shape {tuple(images.shape)}; expected (N, {height * width}): {height} x {width}")
     pixels = quantise(images.detach()) if images.is_floating_point() else images
     tiles = pixels.cpu().numpy().reshape(-1, height, width)
     columns = min(columns, len(tiles)) or 1

@@ -97,7 +97,7 @@ class StandardNormal(_Standard):
 
     def cdf(self, value: Tensor) -> Tensor:
         """z -> the probability of a smaller number."""
-        return torch.special.ndtr(_real(value))
+        return torch.special.erfc(_real(value) * -math.sqrt(0.5)) / 2  # ndtr is 0 below -8.3
 
     def icdf(self, value: Tensor) -> Tensor:
         """u in [0, 1] -> the quantile; NaN outside."""

@@ -17,6 +17,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import prune
 from torch.overrides import TorchFunctionMode
 
 from nicelib import (
@@ -30,15 +31,28 @@ from nicelib import (
     load_pixels,
     train,
 )
-from nicelib.analysis import disturb, walks
+from nicelib.analysis import (
+    decode,
+    disturb,
+    keep_widest,
+    ks_distances,
+    nats_per_pixel,
+    one_logistic_a_pixel,
+    states,
+    turn_dimension,
+    walks,
+    widest_first,
+)
+from nicelib.animation import flow_gif
 from nicelib.bijection import check_generator
 from nicelib.checkpoints import load_model, read_header, save_model, write_atomically
 from nicelib.cli import main
 from nicelib.evaluation import evaluate
+from nicelib.exercises import check
 from nicelib.importers import import_state_dict, read_mean, read_state_dict
 from nicelib.inpainting import hidden_part, inpaint
 from nicelib.pretrained import load_test_nats
-from nicelib.training import is_main_process, matmul_precision, shift_images
+from nicelib.training import is_main_process, lr_factor, make_optimiser, matmul_precision, shift_images
 
 fcntl = pytest.importorskip("fcntl")  # these emulate Windows and Apple elsewhere
 
@@ -218,6 +232,8 @@ def test_quantiles_are_right_far_out(u):
             assert prior.icdf(torch.tensor(u, dtype=dtype)).item() == pytest.approx(exact, rel=1e-5)
         ends = prior.icdf(torch.tensor([0.0, 1.0, -0.5, 1.5]))
         assert ends[:2].isfinite().all() and ends[2:].isnan().all()
+        z = torch.tensor(exact, dtype=torch.float64)  # and back: what lies below a number far out
+        assert prior.cdf(z).item() == pytest.approx(u, rel=1e-9, abs=0)
         below_one = torch.tensor(1.0).nextafter(torch.tensor(0.0))  # the step next to 1, not the one after it
         assert ends[1] == prior.icdf(below_one)
 
@@ -415,7 +431,14 @@ def test_wrapped_models_are_understood_wherever_a_model_is_asked_for():
     for wrapped in (torch.nn.DataParallel(plain), torch.compile(plain, backend="eager")):
         assert evaluate(wrapped, pixels).nats == evaluate(plain, pixels).nats
         assert len(list(inpaint(wrapped, torch.rand(2, 16), hidden, steps=1))) == 2
-    for call in (lambda m: evaluate(m, pixels), lambda m: initialise_from_data(m, torch.rand(5, 16))):
+    x = torch.rand(2, 16)
+    calls = [lambda m: evaluate(m, pixels).per_image, lambda m: nats_per_pixel(m, x), lambda m: decode(m, x)[1]]
+    calls += [lambda m: states(m, x), lambda m: walks(m, x, 3)["code"], lambda m: keep_widest(m, x, 3), widest_first]
+    calls += [lambda m: turn_dimension(m, x, 3, 1.0)]
+    calls += [lambda m: make_optimiser(m, TrainConfig()).param_groups[2]["params"][0]]
+    for call in calls:
+        assert torch.equal(call(torch.nn.DataParallel(plain)), call(plain))
+    for call in (*calls, lambda m: initialise_from_data(m, x), lambda m: flow_gif(m, x[:, :2])):
         with pytest.raises(InputError, match="model of type Linear; expected a NICE"):
             call(torch.nn.Linear(2, 2))
 
@@ -572,7 +595,11 @@ def numbers_of_everything(folder):
     yield model.sample(3, generator=seeded(0)).sum().item()
     yield evaluate(model, pixels).nats
     yield disturb(pixels, 1, -1, 20.0, 0.1).sum().item()
-    yield walks(model, x.view(2, 784), 3)["code_nats"].tolist()
+    yield walks(model, x.view(2, 784), 7)["code_nats"].tolist()
+    yield one_logistic_a_pixel(pixels).scaling.log_scale.sum().item()
+    yield ks_distances(x[:20, None], StandardNormal()).tolist()
+    yield flow_gif(TrainConfig(**TINY).build(2), x[:20].view(10, 2), 1, 1)
+    yield check("An answer", 1, lambda answer: [answer == 1], "")
     for part in ("top", "random 75%"):
         hidden = hidden_part(part, generator=seeded(1))
         yield [nats.tolist() for _, nats in inpaint(model, x.view(2, 784), hidden, "paper", 1, seeded(2))]
@@ -596,3 +623,40 @@ def test_inpainting_does_not_depend_on_the_mode_around_it():
     for around in (torch.no_grad, torch.inference_mode):
         with around():
             assert len(list(inpaint(model, torch.rand(2, 16), hidden, steps=1))) == 2
+
+
+def test_no_picture_depends_on_the_mode_around_it():
+    pixels = load_pixels("mnist-sample", "test")[:9]
+    plainly = disturb(pixels, 1, -1, 20.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(disturb(pixels, 1, -1, 20.0), plainly)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_a_flow_moves_in_any_dtype(dtype):
+    model = NICE(2, mid_dim=4, hidden=1)
+    assert flow_gif(model.to(dtype), torch.rand(5, 2).to(dtype), 1, 1)[:3] == b"GIF"
+
+
+@pytest.mark.parametrize("wrong", ["1", float("nan"), None, -1])
+def test_numbers_that_no_setting_holds_are_named_too(wrong):
+    pixels, points = torch.zeros(2, 16, dtype=torch.uint8), torch.rand(5, 2)
+    for name, call in {
+        "share": lambda: shift_images(pixels, wrong),
+        "there": lambda: flow_gif(NICE(2, mid_dim=4, hidden=1), points, there=wrong),
+        "schedule": lambda: lr_factor(1, 10, wrong),
+    }.items():
+        with pytest.raises(InputError, match=f"^{name} = .*expected"):
+            call()
+
+
+def test_tensors_under_other_names_are_not_saved_and_cost_no_epoch(tmp_path):
+    """What torch.nn.utils.weight_norm and prune do: the words of the layers are the same, the tensors are not."""
+    model = NICE(mid_dim=8, hidden=2)
+    prune.random_unstructured(model.coupling_0.conditioner[2], "weight", 0.5)
+    with pytest.raises(InputError, match=r"coupling_0\.conditioner\.2\."):
+        save_model(model, tmp_path / "m")
+    with pytest.raises(InputError, match=r"conditioner\.2\."):
+        next(train(TrainConfig(**TINY), out=tmp_path / "run", model=model))
+    assert not model.scaling.log_scale.any() and not list(tmp_path.iterdir())  # not one step was taken
+    next(train(TrainConfig(**TINY), model=model))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nicelib.bijection import check_generator
 from nicelib.data import dequantise, side_of
+from nicelib.errors import InputError, plain
 from nicelib.training.settings import TrainConfig
 
 
@@ -41,8 +42,9 @@ def shift_images(pixels: Tensor, share: float, generator: torch.Generator | None
     >>> torch.equal(shift_images(image, 0.0), image)
     True
     """
-    side = side_of(pixels)
-    device = pixels.device
+    side, device = side_of(pixels), pixels.device
+    if not 0 <= plain("share", share, float) <= 1:
+        raise InputError(f"share = {share}; expected 0 to 1")
     check_generator(generator, device)
     offset = torch.randint(0, 3, (len(pixels), 2), generator=generator, device=device)
     moved = torch.rand(len(pixels), 1, generator=generator, device=device, dtype=torch.float32) < share

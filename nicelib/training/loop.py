@@ -21,7 +21,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from nicelib.checkpoints import save_model, unwrap, write_atomically
+from nicelib.checkpoints import check_config, save_model, unwrap, write_atomically
 from nicelib.data import dequantise, held_out_split, load_pixels
 from nicelib.errors import InputError, as_path
 from nicelib.evaluation import evaluate
@@ -111,6 +111,8 @@ class _Run:
             raise InputError(f"batch_size = {config.batch_size}; expected at most the {len(self.pixels)} images")
         model = config.build(self.pixels.shape[1]) if model is None else model
         self.model, self.forward = unwrap(model).to(self.device), model
+        if out:  # else an epoch would be lost
+            check_config(self.model)
         if not any(p.requires_grad for p in model.parameters()):
             raise InputError("no parameter of the model requires a gradient; expected some: requires_grad_(True)")
         self.generator = torch.Generator(self.device)
@@ -127,9 +129,7 @@ class _Run:
         if others_wait:
             distributed.barrier()
         config, splits = self.config, ("train", held_out_split(self.config.dataset, self.config.protocol))
-        images = [
-            load_pixels(config.dataset, split, data_dir, protocol=config.protocol).to(self.device) for split in splits
-        ]
+        images = [load_pixels(config.dataset, s, data_dir, protocol=config.protocol).to(self.device) for s in splits]
         if self.world > 1 and not others_wait:
             distributed.barrier()
         return images

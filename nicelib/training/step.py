@@ -10,18 +10,19 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from nicelib.checkpoints import unwrap
+from nicelib.errors import one_of
 from nicelib.model import NICE
 from nicelib.training.device import matmul_precision
-from nicelib.training.settings import TrainConfig
+from nicelib.training.settings import SCHEDULES, TrainConfig
 
 
 def make_optimiser(model: NICE, config: TrainConfig) -> torch.optim.AdamW:
     """Fused Adam in three groups: matrices (with weight decay), biases, scales (with their own learning rate)."""
-    conditioners = [p for layer in model.couplings for p in layer.parameters()]
+    conditioners = [p for layer in unwrap(model).couplings for p in layer.parameters()]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in conditioners if p.ndim == 2], "weight_decay": config.weight_decay},
         {"params": [p for p in conditioners if p.ndim == 1]},
-        {"params": [model.scaling.log_scale], "lr": config.lr * config.scale_lr},
+        {"params": [unwrap(model).scaling.log_scale], "lr": config.lr * config.scale_lr},
     ]
     betas = (config.momentum, config.decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, weight_decay=0, fused=True)
@@ -35,6 +36,7 @@ def lr_factor(step: int, steps: int, schedule: str) -> float:
     >>> [round(lr_factor(s, 100, "linear"), 2) for s in (0, 5, 10, 82, 100)]
     [0.04, 0.52, 1.0, 0.2, 0.0]
     """
+    one_of("schedule", schedule, SCHEDULES)
     if schedule == "constant":
         return 1.0
     warmup = max(1, steps // 10)
