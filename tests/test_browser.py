@@ -24,6 +24,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
+from nicelib.explorer.controls import pixels_of
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium found: apt-get install chromium")
@@ -143,7 +145,8 @@ class Explorer:
             self.control(label).press(key)
 
     def said(self):
-        return self.root.locator(".line").first.inner_text()
+        """The line below the picture, without what it says of the picture before."""
+        return re.sub(r" \(before: .*?\)", "", self.root.locator(".line").first.inner_text())
 
     def frames(self):
         """What the player's two screens show."""
@@ -222,6 +225,9 @@ def walk(explorer, kernel=None):
     explorer.changes(lambda: explorer.button("New code").click())
 
 
+PIXELS = "pad => pad.toDataURL()"
+
+
 def turn_and_draw(explorer):
     explorer.tab("Spectrum")
     explorer.changes(lambda: explorer.press("k kept", "PageDown"))
@@ -231,6 +237,7 @@ def turn_and_draw(explorer):
     explorer.changes(lambda: explorer.button("Clear the pad").click())
     empty = explorer.said()
     assert "likelier than 499 of 500" in empty
+    nothing = pad.evaluate(PIXELS)
     box = pad.bounding_box()
 
     def draw():
@@ -243,9 +250,14 @@ def turn_and_draw(explorer):
     explorer.changes(draw)
     drawn = explorer.said()
     assert drawn != empty
+    explorer.page.mouse.move(box["x"] + 200, box["y"] + 200)
+    outlined = pad.evaluate(PIXELS)
+    explorer.page.mouse.move(box["x"] + 90, box["y"] + 200)
+    assert pad.evaluate(PIXELS) != outlined  # the pen's outline goes with the pointer
     explorer.button("Erase").click()
     explorer.changes(draw)
-    assert explorer.said() != drawn
+    explorer.page.mouse.move(0, 0)
+    assert explorer.said() == empty and pad.evaluate(PIXELS) == nothing  # no rim of the stroke is left
     explorer.changes(lambda: explorer.button("Undo").click())
     assert explorer.said() == drawn
     explorer.changes(lambda: explorer.button("Undo").click())
@@ -298,16 +310,50 @@ def compare_and_tour(explorer):
     assert explorer.root.locator(".view h4").all_inner_texts() == ["the shipped model", "one logistic a pixel"]
     explorer.changes(lambda: explorer.button("one logistic a pixel").click())
     assert explorer.root.locator(".view section").count() == 1
-    said = {}
-    for stop in explorer.root.get_by_role("group", name="A tour").get_by_role("button").all():
-        before = explorer.drawn()
+    explorer.changes(lambda: explorer.press("temperature", "ArrowLeft", 4))
+    mine, tour = explorer.said(), explorer.root.get_by_role("group", name="A tour").get_by_role("button").all()
+    said = []
+    for stop in tour:
         stop.click()
         explorer.settle()
-        assert stop.get_attribute("aria-pressed") == "true" and (explorer.drawn() != before or not said)
-        said[stop.inner_text()] = explorer.root.locator(".say").inner_text()
-    assert len(set(said.values())) == 10
-    explorer.button("Upside down").click()
-    explorer.page.get_by_text("applied: turn 180").wait_for()
+        say = explorer.root.locator(".say")
+        asked, before = say.inner_text(), explorer.drawn()
+        assert stop.get_attribute("aria-pressed") == "true" and "?" in asked and say.locator("b").count() == 0
+        explorer.button("Show answer").click()
+        told = say.locator("b").inner_text()
+        assert told not in asked and say.get_by_role("button", name="Show answer").count() == 0
+        explorer.settle()
+        said.append((told, explorer.drawn() != before))
+    assert len({told for told, _ in said}) == len(tour) == 13 and sum(moved for _, moved in said) >= 7
+    explorer.button("Leave the tour").click()
+    explorer.settle()  # all as it was before
+    assert explorer.said() == mine and explorer.root.locator(".view section").count() == 1
+    tour[6].click()
+    explorer.tab("Likelihood")  # to go on by oneself leaves it too
+    assert "applied: nothing" in explorer.said() and "likelier than 499" not in explorer.said()
+    assert explorer.root.locator(".tour [aria-pressed=true]").count() == 0
+    explorer.tab("Sample")
+    explorer.changes(lambda: explorer.button("Reset").click())
+
+
+def compare_with_the_last_reading(explorer):
+    explorer.tab("Likelihood")
+    explorer.page.wait_for_timeout(1000)  # the reading stands for a while
+    before = explorer.said().split(" nats")[0]
+    for _ in range(3):  # quickly, as a hand pulls a slider
+        explorer.changes(lambda: explorer.press("turn", "ArrowRight"))
+    line = explorer.root.locator(".line").first.inner_text()
+    assert f"(before: {before} nats)" in line and not line.startswith(before)
+    assert explorer.panel("among real digits").get_by_text("before", exact=True).count() == 1
+    explorer.button("Copy as code").click()
+    explorer.page.get_by_text("copied: explorer.likelihood.show(turn=15)").wait_for()
+    explorer.changes(lambda: explorer.root.get_by_role("application").click(position={"x": 60, "y": 60}))
+    explorer.button("Copy as code").click()
+    explorer.page.get_by_text(re.compile("^copied: .*image=")).wait_for()
+    code = explorer.root.locator(".said").inner_text()
+    pixels = pixels_of(re.search('image="(.*?)"', code)[1], 784)  # the drawing, in a few characters
+    assert len(code) < 400 and 100 < (pixels > 0).sum() < 250
+    explorer.changes(lambda: explorer.button("Reset").click())
     explorer.tab("Sample")
 
 
@@ -443,6 +489,7 @@ def test_everything_can_be_played(theme, explorer, lab):
     walk(explorer, lab.kernel() if sys.platform == "linux" else None)
     turn_and_draw(explorer)
     inpaint(explorer)
+    compare_with_the_last_reading(explorer)
     compare_and_tour(explorer)
     background = explorer.root.evaluate("n => getComputedStyle(n).backgroundColor")
     assert (sum(map(int, re.findall("[0-9]+", background)[:3])) < 200) == (theme == "Dark")
@@ -463,6 +510,66 @@ def test_it_fits_the_page_and_grows_with_it(explorer):
         photograph(explorer, width)
     explorer.tab("Sample")
     assert explorer.root.locator(".view .tile canvas").first.evaluate("c => c.clientWidth") > 1.3 * stamp
+
+
+def test_two_models_have_one_player_and_fit(explorer):
+    explorer.changes(lambda: explorer.button("one logistic a pixel").click())
+    explorer.tab("Code space")
+    assert explorer.root.locator(".time").count() == 1 and explorer.root.locator(".play").count() == 2
+    before = explorer.frames()
+    explorer.root.locator(".time input").press("Home")
+    assert all(a != b for a, b in zip(json.loads(explorer.frames()), json.loads(before), strict=True))
+    now = explorer.root.locator(".line").all_inner_texts()
+    assert all("t = 0.00" in line for line in now) and now[0] != now[1]
+    axes = [plot.locator(".y").all_inner_texts() for plot in explorer.root.locator(".plot").all()]
+    assert axes[0] == axes[1] and axes[0]
+    for size in (SIZE, {"width": 800, "height": 900}):
+        explorer.page.set_viewport_size(size)
+        fits(explorer)
+        photograph(explorer, f"two_{size['width']}")
+        for title in TABS:
+            explorer.tab(title)
+            high = explorer.root.evaluate("n => n.clientHeight")
+            assert size is not SIZE or high < 720 - 100, f"{title}: a part of it is below the fold, {high}"
+            assert explorer.page.evaluate(OVERLAPS) == [], title
+
+
+#: titles that run into each other
+OVERLAPS = """() => {
+    const all = [...document.querySelectorAll('.nice figcaption, .nice .view h4')].map((n) => {
+        const range = document.createRange();
+        range.selectNodeContents(n);
+        const clip = n.getBoundingClientRect(), { left, right, top, bottom } = range.getBoundingClientRect();
+        return { text: n.textContent, left, top, bottom, right: getComputedStyle(n).overflow === 'hidden' ? Math.min(right, clip.right) : right };
+    });
+    return all.flatMap((a, i) => all.slice(i + 1)
+        .filter((b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+        .map((b) => `${a.text} / ${b.text}`));
+}"""
+
+
+def test_a_page_without_its_kernel_says_so(explorer, lab):
+    """The picture of a kernel that was restarted asks for the cell to be run again, within 3 seconds of a click."""
+    kernel = lab.kernel() if sys.platform == "linux" else None
+    if kernel:  # busy, or gone without a word
+        os.kill(kernel, signal.SIGSTOP)
+        try:
+            explorer.press("temperature", "ArrowLeft")
+            explorer.root.get_by_text("Then run this explorer's cell again.").wait_for(timeout=3000)
+        finally:
+            os.kill(kernel, signal.SIGCONT)
+        explorer.settle()
+        assert explorer.root.locator(".said").inner_text() == ""
+    explorer.page.evaluate("jupyterapp.commands.execute('kernelmenu:restart')")
+    explorer.page.locator(".jp-Dialog").get_by_role("button", name="Restart").click()
+    explorer.root.get_by_text("run this explorer's cell again").wait_for(timeout=10_000)
+    explorer.press("temperature", "ArrowLeft")
+    explorer.page.wait_for_timeout(500)
+    assert "run this explorer's cell again" in explorer.root.locator(".said").inner_text()
+    explorer.page.get_by_text("(ipykernel) | Idle").wait_for()
+    run_cell(explorer)
+    assert explorer.root.locator(".said").inner_text() == ""
+    explorer.changes(lambda: explorer.press("temperature", "ArrowLeft"))
 
 
 def test_run_again_and_again(explorer, lab):

@@ -227,7 +227,11 @@ def test_a_failed_update_does_not_hang_a_run(settled, times, monkeypatch):
     assert fail.left == 0 and not tab.running
     tab.start()
     settled.settle()
-    assert len(tab.nats) == 51 and tab.error is None and "step 50 of 50" in settled.page.inpainting["scenes"][0]["text"]
+    assert (
+        len(tab.nats["this model"]) == 51
+        and tab.error is None
+        and "step 50 of 50" in settled.page.inpainting["scenes"][0]["text"]
+    )
 
 
 @pytest.mark.parametrize("error", [ValueError("<b>"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr)

@@ -78,7 +78,7 @@ class SampleExplorer(Shown):
             digits=self.digits.numpy().tobytes(),
             classes=_classes(len(self.digits), labels),
             tabs=[tab.words | {"controls": tab.controls} for tab in tabs],
-            tour=_tour(self.digits) if self.digits.shape == (500, 784) else [],
+            tour=_tour(self.digits) if self.shipped and self.digits.shape == (500, 784) else [],
             models=list(self.models),
             chosen=list(self.models)[:1],
             values={tab.name: {name: c["value"] for name, c in tab.controls.items()} for tab in tabs},
@@ -173,7 +173,8 @@ def _tour(digits: Tensor) -> list[dict[str, Any]]:
     speck = digits[370].clone()
     speck[0] = 40  # of 255: a dark grey
     made = {"empty": text_of(torch.zeros_like(speck)), "speck": text_of(speck)}
-    stops = [{"values": {}} | stop for stop in TOUR]
-    return [
-        s | {"values": {k: made.get(v, v) if isinstance(v, str) else v for k, v in s["values"].items()}} for s in stops
-    ]
+    stops = [{"values": {}, "then": {}} | stop for stop in TOUR]
+    for stop in stops:
+        for moved in ("values", "then"):
+            stop[moved] = {k: made.get(v, v) if isinstance(v, str) else v for k, v in stop[moved].items()}
+    return stops

@@ -3,6 +3,8 @@
 import base64
 import copy
 import tomllib
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ def pixels_of(text: str, size: int) -> Tensor:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise InputError(f"{text!r} is no image; expected a digit's number, or pixels in base64") from error
+    with suppress(zlib.error):  # as the page copies them, to be short
+        data = zlib.decompressobj().decompress(data, size + 1)
     if len(data) != size:
         raise InputError(f"an image of {len(data)} pixels; expected {size}")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)[None]
@@ -60,11 +64,11 @@ def checked(name: str, control: Control, value: Any, digits: Tensor) -> Any:
                 raise InputError(f"{name} of {value.numel()} {value.dtype}; expected {size} torch.uint8 pixels")
             value = text_of(value.flatten())
         if isinstance(value, str):
-            pixels_of(value, size)
+            value = text_of(pixels_of(value, size))
         elif type(value) is not int or not 0 <= value < count:
             raise InputError(f"{name} = {value!r}; expected the number of a digit, 0 to {count - 1}, or pixels")
     elif "brush" in control and isinstance(value, str) and value not in control["options"]:
-        pixels_of(value, size)
+        value = text_of(pixels_of(value, size))
     elif kind == "choice":
         one_of(name, value, control["options"])
     elif type(value) not in (int, float) or not control["low"] <= value <= control["high"]:

@@ -5,6 +5,14 @@ const encode = (bytes) => btoa(String.fromCharCode(...bytes));
 const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
+// A value as code; pixels compressed, to be short.
+async function short(value, words) {
+  if (Array.isArray(value)) return `[${(await Promise.all(value.map((one) => short(one, words)))).join(", ")}]`;
+  if (typeof value !== "string" || words.includes(value)) return JSON.stringify(value);
+  const packed = new Blob([decode(value)]).stream().pipeThrough(new CompressionStream("deflate"));
+  return JSON.stringify(encode(new Uint8Array(await new Response(packed).arrayBuffer())));
+}
+
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -52,24 +60,24 @@ function chart(panel) {
   const paths = panel.lines.filter((c) => !c.dots).map((c) => {
     const d = c.x.map((x, i) => `${across(x).toFixed(2)} ${Math.min(140, Math.max(-40, up(c.y[i]))).toFixed(2)}`).join("L");
     const ends = c.fill ? `M${across(c.x[0])} 100L${d}L${across(c.x.at(-1))} 100Z` : `M${d}`;
-    const look = c.fill ? `fill="${c.colour}" fill-opacity="0.4"` : `fill="none" stroke="${c.colour}" stroke-width="2"`;
-    return `<path d="${ends}" ${look} ${c.dash ? 'stroke-dasharray="5 4"' : ""} vector-effect="non-scaling-stroke"/>`;
+    return `<path d="${ends}" class="${c.fill ? "area" : "curve"}" style="--colour: ${c.colour}" ${c.dash ? 'stroke-dasharray="5 4"' : ""}/>`;
   });
   plot.innerHTML = `<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">${paths.join("")}</svg>`;
-  const dot = (c, x, y) => make("i", { class: "dot", style: `${place(x, y)}; background: ${c.colour}` });
+  const dot = (c, x, y) => make("i", { class: "dot", style: `${place(x, y)}; --colour: ${c.colour}` });
   for (const c of panel.lines) if (c.dots) c.x.forEach((x, i) => plot.append(dot(c, x, c.y[i])));
-  for (const [at, name] of panel.xticks) plot.append(make("span", { class: "x", style: `left: ${across(at)}%` }, name));
+  const below = (at) => `left: ${at}%; transform: translateX(${at < 4 ? 0 : at > 96 ? -100 : -50}%)`; // an end's name stays inside
+  for (const [at, name] of panel.xticks) plot.append(make("span", { class: "x", style: below(across(at)) }, name));
   for (const [at, name] of panel.yticks) plot.append(make("span", { class: "y", style: `top: ${up(at)}%` }, name));
   const names = panel.lines.filter((c) => c.label).map((c) => make("span", { style: `--colour: ${c.colour}` }, c.label));
   const moving = panel.lines.filter((c) => c.follow).map((c) => [c, plot.appendChild(dot(c, c.x[0], c.y[0]))]);
   const node = make("div", { class: panel.yticks.length ? "chart numbered" : "chart" }, make("div", { class: "legend" }, ...names));
   node.append(plot, make("div", { class: "xlabel" }, panel.xlabel));
-  node.follow = (t) => {
-    for (const [c, mark] of moving) {
-      const at = t * (c.x.length - 1), i = Math.min(Math.floor(at), c.x.length - 2), rest = at - i;
-      mark.style.cssText = `${place(c.x[i] + rest * (c.x[i + 1] - c.x[i]), c.y[i] + rest * (c.y[i + 1] - c.y[i]))}; background: ${c.colour}`;
-    }
-  };
+  node.follow = (t) => moving.map(([c, mark]) => {
+    const at = t * (c.x.length - 1), i = Math.min(Math.floor(at), c.x.length - 2), rest = at - i;
+    const [x, y] = [c.x, c.y].map((v) => v[i] + rest * (v[i + 1] - v[i]));
+    mark.style.cssText = `${place(x, y)}; --colour: ${c.colour}`;
+    return y;
+  });
   return node;
 }
 
@@ -80,13 +88,12 @@ function field(panel) {
   canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(bytesOf(panel.data)), side), 0, 0);
   const here = make("output", { class: "here" });
   canvas.addEventListener("pointermove", (event) => {
-    const column = Math.floor((side * event.offsetX) / canvas.clientWidth), row = Math.floor((side * event.offsetY) / canvas.clientHeight);
-    const value = values[row * side + column];
-    here.textContent = value === undefined ? "" : `row ${row}, column ${column}: ${value.toFixed(2)} ${panel.unit}`;
+    const [column, row] = [event.offsetX, event.offsetY].map((at) => Math.min(side - 1, Math.max(0, Math.floor((side * at) / canvas.clientWidth))));
+    here.textContent = `row ${row}, column ${column}: ${values[row * side + column].toFixed(2)} ${panel.unit}`;
   });
   canvas.addEventListener("pointerleave", () => (here.textContent = ""));
   const bar = make("div", { class: "bar", style: `background: linear-gradient(to right, ${panel.scale})` });
-  const scale = make("div", { class: "scale" }, panel.low, bar, `${panel.high} ${panel.unit}`);
+  const scale = make("div", { class: "scale" }, bar, make("span", {}, panel.low), make("span", {}, `${panel.high} ${panel.unit}`));
   return make("div", {}, canvas, scale, here);
 }
 
@@ -96,7 +103,8 @@ function pad(side, tip, brush, changed) {
   canvas.setAttribute("aria-label", `Drawing pad. ${tip}: arrow keys move the pen, space puts it down and lifts it.`);
   canvas.title = tip;
   const context = canvas.getContext("2d"), past = [];
-  let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, focused = false;
+  let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, outlined = false;
+  const reach = () => (tool === "Erase" ? 2.7 : 1.7); // in pixels; soft at the rim, so the eraser is wider than the pen
 
   function draw() {
     for (let i = 0; i < pixels.length; i++) {
@@ -104,21 +112,22 @@ function pad(side, tip, brush, changed) {
       context.fillStyle = hidden ? `rgb(${120 + v * 0.4}, ${80 + v * 0.3}, ${v * 0.2})` : `rgb(${v}, ${v}, ${v})`;
       context.fillRect((i % side) * zoom, Math.floor(i / side) * zoom, zoom, zoom);
     }
-    if (!focused) return;
-    context.strokeStyle = down ? "#E69F00" : "#56B4E9";
-    context.lineWidth = 2;
-    context.strokeRect((pen.x - 1) * zoom, (pen.y - 1) * zoom, 2 * zoom, 2 * zoom);
+    Object.assign(context, { strokeStyle: down || last ? "#E69F00" : "#56B4E9", lineWidth: 2 });
+    context.beginPath();
+    context.arc(pen.x * zoom, pen.y * zoom, (reach() - 0.3) * zoom, 0, 7);
+    if (outlined) context.stroke();
   }
+  const outline = (on) => { outlined = on; down &&= on; draw(); };
   const remember = () => past.push([pixels.slice(), mask && mask.slice()]);
   const tell = (what) => (draw(), changed(what, what === "mask" ? mask : pixels));
 
-  // Along the line from one point to the next, about two pixels wide.
+  // Along the line from one point to the next.
   function stroke(from, to) {
     const dx = to.x - from.x, dy = to.y - from.y, length2 = dx * dx + dy * dy;
     for (let i = 0; i < pixels.length; i++) {
       const px = (i % side) + 0.5 - from.x, py = Math.floor(i / side) + 0.5 - from.y;
       const t = length2 ? Math.min(1, Math.max(0, (px * dx + py * dy) / length2)) : 0;
-      const ink = 255 * Math.min(1, Math.max(0, 1.7 - Math.hypot(px - t * dx, py - t * dy)));
+      const ink = 255 * Math.min(1, Math.max(0, reach() - Math.hypot(px - t * dx, py - t * dy)));
       if (tool === "Pen") pixels[i] = Math.max(pixels[i], ink);
       else if (tool === "Erase") pixels[i] = Math.min(pixels[i], 255 - ink);
       else if (ink > 60) mask[i] = tool === "Hide" ? 1 : 0;
@@ -132,16 +141,15 @@ function pad(side, tip, brush, changed) {
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     remember();
-    last = place(event);
-    stroke(last, last);
+    stroke((last = pen = place(event)), last);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!last) return;
-    const next = place(event);
-    stroke(last, next);
-    last = next;
+    pen = place(event);
+    outline(true);
+    if (last) stroke(last, (last = pen));
   });
   for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (last = undefined));
+  canvas.addEventListener("pointerleave", () => outline(false));
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   canvas.addEventListener("keydown", (event) => {
     const move = moves[event.key], from = { ...pen };
@@ -152,8 +160,8 @@ function pad(side, tip, brush, changed) {
     if (down) stroke(from, pen);
     else draw();
   });
-  canvas.addEventListener("focus", () => { focused = canvas.matches(":focus-visible"); draw(); });
-  canvas.addEventListener("blur", () => { focused = down = false; draw(); });
+  canvas.addEventListener("focus", () => outline(canvas.matches(":focus-visible")));
+  canvas.addEventListener("blur", () => outline(false));
 
   const tips = { Pen: "Draw", Erase: "Take ink away", Hide: "Mark what the model may not see", Show: "Take such a mark away" };
   const tools = Object.keys(tips).slice(0, brush ? 4 : 2).map((name) =>
@@ -185,22 +193,38 @@ function render({ model, el }) {
   const nameOf = (value) => (typeof value === "number" ? `a ${classOf(value) || "digit"}, number ${value}` : "an image of your own");
   const values = (tab = model.get("tab")) => model.get("values")[tab];
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() });
-  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, before = 0;
+  const tour = model.get("tour"), shown = {}; // of each tab: the newest picture, and the last that stood for a while
+  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, late, gone = "";
 
   function set(change, tab = model.get("tab"), quiet = false) {
     model.set("values", { ...model.get("values"), [tab]: { ...values(tab), ...change } });
     if (!quiet) model.save_changes(); // while one message is under way, only the newest values wait
   }
-  function open(tab, stop = -1) {
-    model.set({ tab, stop });
+  function open(tab) {
+    model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 }); // the end of a tour
     model.save_changes();
+  }
+  function visit(stop) {
+    const { tab, values: moved, models = 1 } = tour[stop];
+    if (model.get("stop") < 0) model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
+    answered = false;
+    set({ ...defaults(tabs[tab]), ...moved }, tab, true);
+    model.set({ tab, stop, chosen: model.get("models").slice(0, models) });
+    model.save_changes();
+    heads();
+  }
+  function answer({ then, press }) {
+    answered = true;
+    set(then);
+    if (press) act(press);
+    heads();
   }
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
     const name = tabs[tab].takes, old = values(tab)[name];
     if (name !== "chain") return name && set({ [name]: value }, tab);
-    const chain = slot === "a" ? [value, ...old.slice(1)] : slot === "b" ? [...old.slice(0, -1), value] : [...old, value];
+    const chain = slot === "start" ? [value, ...old.slice(1)] : slot === "end" ? [...old.slice(0, -1), value] : [...old, value];
     set({ chain: chain.slice(-8) }, tab);
   }
   function hold(value) {
@@ -209,11 +233,11 @@ function render({ model, el }) {
   }
   function handBar() {
     if (hand === null) return ["Click an image, here or on the right, to hand it to another tab."];
-    const to = (label, tip, tab, slot) => button(label, tip, () => { take(hand, tab, slot); if (tab !== model.get("tab")) open(tab); });
+    const to = (label, tip, tab, slot) => button(label, tip, () => { if (tab !== model.get("tab")) open(tab); take(hand, tab, slot); });
     const image = make("span", { class: "thumb", title: nameOf(hand) }, paint(make("canvas"), pixelsOf(hand)));
     const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain").map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name));
-    const walk = [["a", "Where the walk begins"], ["b", "Where the walk ends"], ["+", "One more stop of the walk"]];
-    return [image, make("span", {}, "use as "), ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)), ...others];
+    const walk = [["start", "Where the walk begins"], ["end", "Where the walk ends"], ["add a stop", "One more stop of the walk"]];
+    return [image, "walk: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)), "or in: ", ...others];
   }
 
   function tile(value, label, act, caption = "") {
@@ -297,11 +321,12 @@ function render({ model, el }) {
     set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
   }
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
-  function copy() {
+  async function copy() {
     const tab = tabs[model.get("tab")], start = defaults(tab), chosen = model.get("chosen");
     const changed = Object.entries(values()).filter(([name, value]) => !same(value, start[name]));
     if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
-    const line = `explorer.${tab.name}.show(${changed.map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ")})`;
+    const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
+    const line = `explorer.${tab.name}.show(${words.join(", ")})`;
     navigator.clipboard?.writeText(line).catch(() => {});
     said.textContent = `copied: ${line}`;
   }
@@ -322,22 +347,32 @@ function render({ model, el }) {
   function player(panel) {
     const bytes = bytesOf(panel.data), frame = (track, i) => bytes.subarray((track * panel.frames + i) * size, (track * panel.frames + i + 1) * size);
     const screens = panel.tracks.map((title) => make("canvas", { role: "img", "aria-label": title }));
-    const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title: "t, from the first image (0) to the last (1)", "aria-label": "t" });
-    const out = make("output"), curve = panel.chart && panelOf(panel.chart);
-    const toggle = button("Play", "Play or pause", () => { playing = !playing; before = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
-    slide.addEventListener("input", () => { t = Number(slide.value); shows.forEach((show) => show()); keep(); });
-    const show = () => {
+    const curve = panelOf(panel.chart);
+    shows.push(() => {
       const at = t * (panel.frames - 1), i = Math.min(Math.floor(at), panel.frames - 2);
       screens.forEach((screen, track) => paint(screen, frame(track, i), frame(track, i + 1), at - i));
-      if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
-      out.textContent = panel.names.length ? panel.names[Math.round(at)] : `t = ${t.toFixed(2)}`;
-      toggle.textContent = playing ? "Pause" : "Play";
-      if (curve) curve.lastChild.follow(t);
-    };
-    show.seconds = panel.names.length ? 1.2 * panel.frames : 0.1 * panel.frames;
-    shows.push(show);
+      const tenths = (v) => v.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+      const now = [t.toFixed(2), ...curve.lastChild.follow(t).map(tenths)];
+      node.closest("section").querySelectorAll(".now").forEach((place, which) => (place.textContent = now[which]));
+    });
     const tracks = panel.tracks.map((title, i) => make("figure", { style: "--width: 1; --ratio: 0.8" }, make("figcaption", {}, title), screens[i]));
-    return make("div", {}, make("div", { class: "row" }, ...tracks, ...(curve ? [curve] : [])), make("div", { class: "time" }, toggle, slide, out));
+    const node = make("div", { class: "row" }, ...tracks, curve);
+    return node;
+  }
+  // One slider moves the players of all models.
+  function timeBar({ frames, names }) {
+    const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title: "t, from the first image (0) to the last (1)", "aria-label": "t" });
+    const out = make("output");
+    const toggle = button("Play", "Play or pause", () => { playing = !playing; ticked = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
+    slide.addEventListener("input", () => { t = Number(slide.value); keep(); });
+    const show = () => {
+      if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
+      out.textContent = names.length ? names[Math.round(t * (frames - 1))] : `t = ${t.toFixed(2)}`;
+      toggle.textContent = playing ? "Pause" : "Play";
+    };
+    show.seconds = names.length ? 1.2 * frames : 0.1 * frames;
+    shows.unshift(show);
+    return make("div", { class: "time" }, toggle, slide, out);
   }
   function keep() {
     set({ t }, model.get("tab"), true); // the kernel hears of it with the next change of something else
@@ -345,8 +380,8 @@ function render({ model, el }) {
   }
   function tick(now) {
     if (!playing || !root.isConnected || !shows.length) return (playing = false);
-    t += (onward * (now - before)) / 1000 / shows[0].seconds;
-    before = now;
+    t += (onward * (now - ticked)) / 1000 / shows[0].seconds;
+    ticked = now;
     if (t < 0 || t > 1) [t, onward] = [Math.min(1, Math.max(0, t)), -onward];
     shows.forEach((show) => show());
     requestAnimationFrame(tick);
@@ -361,30 +396,47 @@ function render({ model, el }) {
   // Is the picture older than the controls? Python says with each which values it is of.
   function wait() {
     const { name, controls } = tabs[model.get("tab")], loud = Object.entries(values()).filter(([key]) => !controls[key].quiet);
-    view.setAttribute("aria-busy", !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]));
+    const busy = !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]);
+    view.setAttribute("aria-busy", busy);
+    if (!busy) late = clearTimeout(late), (gone = "");
+    else late ??= setTimeout(() => lost("No answer for 2 seconds. Does another cell run? Then wait for its end"), 2000);
+  }
+  const lost = (why) => (said.textContent = gone = `${why}. Was the kernel restarted? Then run this explorer's cell again.`);
+  // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
+  function before(name, picture) {
+    const here = (shown[name] ??= {}), now = performance.now();
+    if (here.picture !== picture) Object.assign(here, { was: now - here.since > 800 ? here.picture : here.was, picture, since: now });
+    return Object.fromEntries(((here.was || {}).scenes || []).map((scene) => [scene.name, scene]));
+  }
+  function withGhosts(panel, old) {
+    const panels = old ? old.rows.flatMap(([, row]) => row) : [], twin = panels.find((one) => one.title === panel.title && one.lines);
+    const ghosts = twin ? twin.lines.filter((c) => c.ghost && !panel.lines.some((now) => same(now.x, c.x))) : [];
+    return { ...panel, lines: (panel.lines || []).concat(ghosts.map((c) => ({ ...c, dash: true, colour: "#888888", label: "before" }))) };
   }
   function draw() {
-    const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [];
+    const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [], was = before(name, picture);
+    const player = scenes.flatMap((scene) => scene.rows[0][1]).find((panel) => panel.kind === "play");
     wait();
     shows = [];
-    view.replaceChildren(...scenes.map((scene) => {
-      const rows = scene.rows.map(([share, panels]) => make("div", { class: "row", style: `--share: ${share}` }, ...panels.map(panelOf)));
+    const sections = scenes.map((scene) => {
+      const rows = scene.rows.map(([share, panels]) => [share, panels.map((panel) => withGhosts(panel, was[scene.name]))]);
+      const marked = rows.some(([, panels]) => panels.some((panel) => panel.lines.some((c) => c.ghost)));
+      const last = marked && was[scene.name] && was[scene.name].text !== scene.text && /<b>(.*?)<\/b>/.exec(was[scene.name].text)[1];
+      const nodes = rows.map(([share, panels]) => make("div", { class: "row", style: `--share: ${share}` }, ...panels.map(panelOf)));
       const text = make("p", { class: "line", "aria-live": "polite" });
-      text.innerHTML = scene.text;
-      return make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), ...rows, text);
-    }));
+      text.innerHTML = last ? scene.text.replace("</b>", `</b> (before: ${last})`) : scene.text;
+      return make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), ...nodes, text);
+    });
+    view.replaceChildren(...(player ? [timeBar(player)] : []), ...sections);
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
     view.dataset.drawn = picture.drawn;
-    said.textContent = picture.said || "";
+    said.textContent = gone || picture.said || "";
     left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
     shows.forEach((show) => show());
   }
   function heads() {
     const name = model.get("tab"), stop = model.get("stop"), chosen = model.get("chosen");
-    const stops = model.get("tour").map((one, i) => button(`${i + 1} ${one.label}`, one.say, () => {
-      set({ ...defaults(tabs[one.tab]), ...one.values }, one.tab);
-      open(one.tab, i);
-    }, { "aria-pressed": i === stop }));
+    const stops = tour.map((one, i) => button(`${i + 1} ${one.label}`, one.ask, () => visit(i), { "aria-pressed": i === stop }));
     const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
     const models = model.get("models").map((one) => button(one, "Show it, beside the others that are on", () => {
       const now = model.get("models").filter((m) => (m === one) !== chosen.includes(m));
@@ -395,7 +447,10 @@ function render({ model, el }) {
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
-    say.innerHTML = stop < 0 ? tabs[name].look_for : `<b>${stop + 1} of ${stops.length}.</b> ${model.get("tour")[stop].say}`;
+    if (stop < 0) return (say.innerHTML = tabs[name].look_for);
+    const told = answered ? make("b", {}, tour[stop].say) : button("Show answer", "What is to be seen, and why", () => answer(tour[stop]));
+    const next = stop + 1 < tour.length ? [button("Next", "The next stop of the tour", () => visit(stop + 1)), " "] : [];
+    say.replaceChildren(`${stop + 1} of ${tour.length}. ${tour[stop].ask} `, told, " ", ...next, button("Leave the tour", "Everything as it was before the tour", () => open()));
   }
   function build() {
     const name = model.get("tab"), tab = tabs[name];
@@ -417,9 +472,10 @@ function render({ model, el }) {
     shows.forEach((show) => show());
   }
   const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait]];
+  events.push(["comm_live_update", () => lost("No kernel")]); // as the front end says
   for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => name === model.get("tab") && draw()]);
   for (const [name, react] of events) model.on(name, react);
   build();
-  return () => { playing = false; for (const [name, react] of events) model.off(name, react); };
+  return () => { playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
 }
 export default { render };

@@ -24,7 +24,8 @@ class Inpainting(Tab):
 
     def __init__(self, explorer: Any) -> None:
         super().__init__(explorer)
-        self.nats: list[Tensor] = []  # of the tries, step by step
+        self.nats: dict[str, list[Tensor]] = {}  # of the tries, step by step, by model
+        self.kept: dict[int, tuple[dict[str, Any], Drawing]] = {}  # each model's newest run: its controls and picture
         self.running = False
         self._run = 0  # the run that may go on; another number stops it
         self._turn = threading.RLock()  # between a run's end and a hand that stops it or starts another
@@ -48,11 +49,12 @@ class Inpainting(Tab):
 
     def start(self) -> None:
         """Begin afresh with the controls as they are."""
-        values, model = self.checked(self.values), next(iter(self.explorer.chosen.items()))
+        values, chosen = self.checked(self.values), self.explorer.chosen
         with self._turn:
             self._run += 1
-            self.running, self.nats = True, []
-            self._next(self._run, values["steps"], self._pictures(self._run, self.nats, model[1], **values), model[0])
+            self.running, self.nats = True, {name: [] for name in chosen}
+            runs = {m: self._pictures(self._run, self.nats[name], m, **values) for name, m in chosen.items()}
+            self._next(self._run, values, chosen, runs)
 
     def stop(self) -> None:
         """Leave the picture as it is; nothing happens when no run is under way."""
@@ -61,24 +63,29 @@ class Inpainting(Tab):
             self.running = False
 
     def draw(self, model: NICE, **values: Any) -> Drawing:
-        return next(self._pictures(0, [], model, **values))
+        of, drawing = self.kept.get(id(model), ({}, None))
+        return drawing if drawing and of == values else next(self._pictures(0, [], model, **values))
 
     def end(self, model: NICE, **values: Any) -> Drawing:
         *_, last = self._pictures(self._run, [], model, **values)
         return last
 
-    def _next(self, run: int, steps: int, pictures: Iterator[Drawing], name: str) -> None:
-        """Queue some steps and a picture; other tabs are served between."""
+    def _next(
+        self, run: int, values: dict[str, Any], chosen: dict[str, NICE], runs: dict[NICE, Iterator[Drawing]]
+    ) -> None:
+        """Queue some steps of every model and a picture; other tabs are served between."""
 
         def draw() -> list[dict[str, Any]]:
-            rows, text = next(pictures)
-            return [{"name": name, "rows": rows, "text": text}]
+            for model, pictures in runs.items():
+                if drawing := next(pictures, None):
+                    self.kept[id(model)] = values, drawing
+            return self.scenes(chosen, values, self.draw)
 
         def job() -> None:
             drawn = run == self._run and self.put(draw, self.asked, running=True)
             with self._turn:
-                if run == self._run and drawn and len(self.nats) <= steps:
-                    self._next(run, steps, pictures, name)
+                if run == self._run and drawn and any(len(nats) <= values["steps"] for nats in self.nats.values()):
+                    self._next(run, values, chosen, runs)
                 elif run == self._run or not self.running:  # at its end, or stopped and no other begun
                     self.running = False
                     self.tell(running=False)

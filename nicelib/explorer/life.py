@@ -35,6 +35,7 @@ class Page(anywidget.AnyWidget):
     values = shared(traitlets.Dict)
     tab = shared(traitlets.Unicode)
     stop = shared(traitlets.Int, -1)  # of the tour
+    before = shared(traitlets.Dict)  # what the tour's end brings back
     sample = shared(traitlets.Dict)
     code_space = shared(traitlets.Dict)
     layers = shared(traitlets.Dict)

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from matplotlib import colormaps
 
 from nicelib.analysis import disturb, nats_per_pixel
 from nicelib.data import bits_per_dim
@@ -23,7 +24,7 @@ class Likelihood(Tab):
         by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
         own = by_pixel.sum().item()
         what = images("what the model sees", pixels)
-        shown = field("nats a pixel gives", by_pixel, -6, math.log(256), "viridis", "nats")
+        shown = field("nats a pixel gives", by_pixel, -6, math.log(256), colormaps["viridis"], "nats")
         rows = [(0.5, [what, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
         applied = ", ".join(f"{self.controls[name]['label']} {value:g}" for name, value in done.items() if value)
@@ -37,7 +38,8 @@ class Likelihood(Tab):
         edges = torch.linspace(-10, 10, 41)
         density = model.prior.log_prob(edges.to(model.scaling.log_scale)).exp()
         prior = line(edges, density / density.max(), ORANGE, f"the {model.config['latent']} prior")
-        return chart("its code z", [histogram(z, edges, BLUE, "the entries of z"), prior], "z", (-10, 10), 0)
+        ticks = [(-10, "-10 and less"), (0, "0"), (10, "10 and more")]
+        return chart("its code z", [histogram(z, edges, BLUE, "its entries"), prior], "z", (-10, 10), 0, xticks=ticks)
 
     def _others(self, model: NICE, nats: torch.Tensor, own: float) -> Panel:
         low, high = nats.quantile(0.01).item() - 200, nats.max().item() + 200

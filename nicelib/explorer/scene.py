@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from nicelib.data import quantise
+from nicelib.plotting import ORANGE
 
 Panel = dict[str, Any]
 Row = tuple[float, list[Panel]]  # its share of the picture's height, and its panels from left to right
@@ -29,17 +30,30 @@ def images(title: str, x: Tensor, columns: int = 0, captions: Sequence[str] = ()
     return panel | {"data": pixels.numpy().tobytes(), "captions": list(captions)}
 
 
-def field(title: str, values: Tensor, low: float, high: float, colours: str, unit: str) -> Panel:
+#: less is blue, more is orange, and nothing is clear, on a white page and on a dark one
+_SIDES = [
+    (0, "#3A9BE0"),
+    (0.35, "#3A9BE090"),
+    (0.5, "#3A9BE000"),
+    (0.5, f"{ORANGE}00"),
+    (0.65, f"{ORANGE}90"),
+    (1, ORANGE),
+]
+CHANGE = LinearSegmentedColormap.from_list("", _SIDES)
+
+
+def field(title: str, values: Tensor, low: float, high: float, colours: Colormap, unit: str) -> Panel:
     """One number a pixel (D,), as colours from low to high."""
     values, side = values.float().cpu(), math.isqrt(values.numel())
-    rgba = colormaps[colours](((values - low) / (high - low)).clamp(0, 1).numpy(), bytes=True)
-    scale = [f"rgb({r},{g},{b})" for r, g, b, _ in colormaps[colours](np.linspace(0, 1, 9), bytes=True).tolist()]
+    rgba = colours(((values - low) / (high - low)).clamp(0, 1).numpy(), bytes=True)
+    scale = [f"rgb({r} {g} {b} / {a / 255:.2f})" for r, g, b, a in colours(np.linspace(0, 1, 9), bytes=True).tolist()]
     panel = {"kind": "field", "title": title, "side": side, "width": 1.0, "data": rgba.tobytes(), "unit": unit}
-    return panel | {"values": values.numpy().tobytes(), "scale": scale, "low": f"{low:.3g}", "high": f"{high:.3g}"}
+    ends = {"low": f"{low:.3g}" + " or less" * bool((values < low).any()), "high": f"{high:.3g}"}
+    return panel | ends | {"values": values.numpy().tobytes(), "scale": scale}
 
 
 def line(x: Any, y: Any, colour: str, label: str = "", **look: bool) -> dict[str, Any]:
-    """A curve; ``look``: fill (to the bottom), dash, dots, follow (a dot on it goes with the time of a player)."""
+    """A curve; ``look``: fill (to the bottom), dash, dots, follow (a dot goes with a player's time), ghost (its last place stays)."""
     x, y = (np.asarray(v.cpu() if isinstance(v, Tensor) else v, float) for v in (x, y))
     return {"x": x.tolist(), "y": np.nan_to_num(y).tolist(), "colour": colour, "label": label, **look}
 
@@ -50,21 +64,41 @@ def chart(title: str, lines: list[dict[str, Any]], xlabel: str, x: Any = None, y
     ``axes``: log="xy" names those with powers of 10; ticks, xticks: [(place, name)] of y and of x.
     """
     panel: Panel = {"kind": "chart", "title": title, "xlabel": xlabel, "width": 1.8, "lines": [dict(c) for c in lines]}
-    for axis, ends in (("x", x), ("y", y)):
-        log = axis in axes.get("log", "")
+    for axis in axes.get("log", ""):
         for curve in panel["lines"]:
-            curve[axis] = [math.log10(max(v, 1e-12)) if log else v for v in curve[axis]]
-        every = [v for curve in panel["lines"] for v in curve[axis]]
+            curve[axis] = [math.log10(max(v, 1e-12)) for v in curve[axis]]
+    panel["axes"] = axes | {"x": x, "y": y}
+    _scale([panel])
+    return panel
+
+
+def share_axes(drawings: Sequence[tuple[list[Row], str]]) -> None:
+    """Charts of one title get one scale, that of all their curves, unless something of their own is written at it."""
+    alike: dict[str, list[Panel]] = {}
+    for chart in (p for rows, _ in drawings for _, row in rows for panel in row for p in (panel, panel.get("chart"))):
+        if chart and chart["kind"] == "chart":
+            alike.setdefault(f"{chart['title']} {chart['axes'] | {'x': 0, 'y': 0}}", []).append(chart)
+    for charts in alike.values():
+        _scale(charts)
+
+
+def _scale(panels: list[Panel]) -> None:
+    axes = panels[0]["axes"]
+    for axis in "xy":
+        log, ends, each = axis in axes.get("log", ""), axes[axis], [panel["axes"][axis] for panel in panels]
+        every = [v for panel in panels for curve in panel["lines"] for v in curve[axis]]
+        ends = (min(low for low, _ in each), max(high for _, high in each)) if ends else ends
         low, high = map(math.log10, ends) if ends and log else ends or (min(every) * (ends != 0), max(every))
         room = 0.06 * (high - low) * (axis == "y" and not ends)
         low, high = low - room * (ends is None), max(high + room, low + 1e-6)
         at = [float(t) for t in MaxNLocator(4).tick_values(low, high)]
         if log:
-            at = [e + m for e in range(-9, 9) for m in ((0, 0.301, 0.699) if high - low < 2.5 else (0,))]
-        named = [(t, f"{round(10**t, 2 - math.floor(t)):,g}" if log else f"{t:,.6g}") for t in at]
+            at = [e + m for e in range(-9, 9) for m in ((0, 0.477) if high - low < 2.5 else (0,))]
+        named = [(t, f"{round(10**t, 1 - math.floor(t)):,g}" if log else f"{t:,.6g}") for t in at]
         named = axes.get("ticks" if axis == "y" else "xticks", named)
-        panel[axis], panel[f"{axis}ticks"] = [low, high], [] if ends == 0 else [n for n in named if low <= n[0] <= high]
-    return panel
+        named = [] if ends == 0 else [n for n in named if low <= n[0] <= high]
+        for panel in panels:
+            panel |= {axis: [low, high], f"{axis}ticks": named}
 
 
 def histogram(values: Tensor, bins: Any, colour: str, label: str) -> dict[str, Any]:
@@ -77,7 +111,7 @@ def histogram(values: Tensor, bins: Any, colour: str, label: str) -> dict[str, A
 def upright(at: float, colour: str, label: str, low: float, high: float, top: float = 1.05) -> dict[str, Any]:
     """A vertical line, at an end if it lies outside low to high."""
     inside = min(max(at, low), high)
-    return line([inside, inside], [0, top], colour, label if inside == at else f"{label}, far outside")
+    return line([inside] * 2, [0, top], colour, label if inside == at else f"{label}, far outside", ghost=True)
 
 
 def play(tracks: dict[str, Tensor], curves: Panel | None, names: Sequence[str] = ()) -> Panel:

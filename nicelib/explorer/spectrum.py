@@ -4,7 +4,7 @@ import torch
 
 from nicelib.analysis import keep_widest, turn_dimension, widest_first
 from nicelib.explorer.controls import Control
-from nicelib.explorer.scene import chart, field, images, line
+from nicelib.explorer.scene import CHANGE, chart, field, images, line
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
 from nicelib.plotting import BLUE, ORANGE
@@ -17,14 +17,15 @@ class Spectrum(Tab):
         ladder = sorted({0, self.dim, *(round(self.dim ** (i / 40)) for i in range(41))})  # fine where it counts
         some = torch.linspace(0, len(self.explorer.digits) - 1, 10).long()
         self.some, controls = self.explorer.digits[some], super().table()
-        controls["k"] |= {"value": ladder[-8], "high": self.dim, "options": ladder}
+        controls["k"] |= {"value": min(ladder, key=lambda k: abs(k - 20)), "high": self.dim, "options": ladder}
         controls["rank"] |= {"high": self.dim - 1, "options": [rank - 1 for rank in ladder[1:]]}
         return controls
 
     def draw(self, model: NICE, k: int, image: int | str, rank: int, value: float) -> Drawing:
-        z, _ = model(self.explorer.noisy(torch.cat((self.some, self.explorer.pixels(image))), model))
-        turned = turn_dimension(model, z[-1:], rank, value)
-        *kept, before, after = model.inverse(torch.cat((keep_widest(model, z[:-1], k), z[-1:], turned))).cpu()
+        real = torch.cat((self.explorer.pixels(image), self.some))
+        z, _ = model(self.explorer.noisy(real, model))
+        turned = turn_dimension(model, z[:1], rank, value)
+        *kept, before, after = model.inverse(torch.cat((keep_widest(model, z, k), z[:1], turned))).cpu()
         order, change = widest_first(model), after - before
         spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
         edge, bottom, top = max(change.abs().max().item(), 1e-6), spread.min().item(), 2 * spread.max().item()
@@ -35,9 +36,9 @@ class Spectrum(Tab):
             line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True),
         ]
         curve = chart("spectrum, 1 / exp(s)", lines, "dimension, sorted", (1, self.dim), (bottom, top), log="xy")
-        own = [images(f"its z = {z[-1, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
-        row = [curve, *own, field("change", change, -edge, edge, "PuOr_r", "of white")]
-        rows = [(0.2, [images("real digits", self.some)]), (0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))])]  # fmt: skip
+        own = [images(f"its z = {z[0, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
+        row = [curve, *own, field("change", change, -edge, edge, CHANGE, "of white")]
+        rows = [(0.2, [images(title, x)]) for title, x in (("your image, and real digits", real), (f"what {k} of {self.dim} dimensions explain", torch.stack(kept)))]  # fmt: skip
         return [*rows, (0.45, row)], (
             f"rank {rank}: pixel in row {d // self.side}, column {d % self.side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "
             f"moves <b>{(change.abs() > 0.02).sum()} pixels</b> by more than 0.02 of white, the farthest by {edge:.2f}"

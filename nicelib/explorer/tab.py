@@ -14,7 +14,7 @@ from nicelib import plotting
 from nicelib.checkpoints import write_atomically
 from nicelib.errors import InputError
 from nicelib.explorer.controls import TABS, Control, checked, table
-from nicelib.explorer.scene import Panel, Row, as_figure, chart, histogram, plain, upright
+from nicelib.explorer.scene import Panel, Row, as_figure, chart, histogram, plain, share_axes, upright
 from nicelib.model import NICE
 from nicelib.plotting import BLUE, GREY
 
@@ -79,6 +79,7 @@ class Tab:
 
     def scenes(self, models: dict[str, NICE], values: dict[str, Any], draw: Callable[..., Drawing]) -> list[Scene]:
         drawn = {name: draw(model, **self.checked(values)) for name, model in models.items()}
+        share_axes(list(drawn.values()))
         return [{"name": name, "rows": rows, "text": text} for name, (rows, text) in drawn.items()]
 
     def put(self, draw: Callable[[], list[Scene]], of: Any, running: bool = False) -> bool:
