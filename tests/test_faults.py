@@ -219,6 +219,11 @@ def test_a_model_that_is_not_fresh_is_not_started_again():
     assert torch.equal(model.log_prob(x), before)
     next(train(TrainConfig(**TINY, init="zero", lr=1e-12), model=model))
     assert torch.allclose(model.log_prob(x), before, rtol=1e-4)
+    shifts = NICE(mid_dim=8, hidden=1)  # whose scales alone are as they were
+    with torch.no_grad():
+        shifts.couplings[2].conditioner[-1].bias[400] = 0.1
+    with pytest.raises(InputError, match="not fresh"):
+        initialise_from_data(shifts, x)
     for bad in (x[:1], x[:0], (255 * x).byte(), torch.full((9, 784), torch.nan)):
         with pytest.raises(InputError):
             initialise_from_data(NICE(mid_dim=8, hidden=1), bad)

@@ -44,6 +44,12 @@ def test_hidden_part(part):
         assert tuple(hidden[[0, 3], [3, 0]].int().tolist()) == ((0, 1) if part == "middle rows" else (1, 0))
 
 
+def test_halves_and_quarters_of_an_odd_side_are_rounded_down():
+    """The first rows that are hidden, of a side that 4 or 2 does not divide."""
+    assert hidden_part("middle rows", 6).view(6, 6)[:, 0].tolist() == [False, True, True, True, True, False]
+    assert hidden_part("top", 5).view(5, 5)[:, 0].tolist() == [True, True, False, False, False]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_visible_pixels_stay_and_hidden_ones_stay_inside(rule, model, images):
     hidden = hidden_part("left", 4)
