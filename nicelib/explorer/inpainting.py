@@ -70,9 +70,7 @@ class Inpainting(Tab):
         *_, last = self._pictures(self._run, [], model, **values)
         return last
 
-    def _next(
-        self, run: int, values: dict[str, Any], chosen: dict[str, NICE], runs: dict[NICE, Iterator[Drawing]]
-    ) -> None:
+    def _next(self, run: int, values: dict[str, Any], chosen: dict[str, NICE], runs: dict[NICE, Any]) -> None:
         """Queue some steps of every model and a picture; other tabs are served between."""
 
         def draw() -> list[dict[str, Any]]:

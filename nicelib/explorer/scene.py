@@ -31,15 +31,7 @@ def images(title: str, x: Tensor, columns: int = 0, captions: Sequence[str] = ()
 
 
 #: less is blue, more is orange, and nothing is clear, on a white page and on a dark one
-_SIDES = [
-    (0, "#3A9BE0"),
-    (0.35, "#3A9BE090"),
-    (0.5, "#3A9BE000"),
-    (0.5, f"{ORANGE}00"),
-    (0.65, f"{ORANGE}90"),
-    (1, ORANGE),
-]
-CHANGE = LinearSegmentedColormap.from_list("", _SIDES)
+CHANGE = LinearSegmentedColormap.from_list("", ["#3A9BE0", "#3A9BE090", "#FFFFFF00", f"{ORANGE}90", ORANGE])
 
 
 def field(title: str, values: Tensor, low: float, high: float, colours: Colormap, unit: str) -> Panel:
