@@ -134,10 +134,8 @@ function pad(side, tip, brush, changed) {
     }
     tell(tool === "Hide" || tool === "Show" ? "mask" : "pixels");
   }
-  function place(event) {
-    const box = canvas.getBoundingClientRect();
-    return { x: (side * (event.clientX - box.left)) / box.width, y: (side * (event.clientY - box.top)) / box.height };
-  }
+  const place = (event, box = canvas.getBoundingClientRect()) =>
+    ({ x: (side * (event.clientX - box.left)) / box.width, y: (side * (event.clientY - box.top)) / box.height });
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     remember();
@@ -179,8 +177,7 @@ function pad(side, tip, brush, changed) {
   const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
   node.update = (image, hidden) => {
     if (pixels && !same(image, pixels)) remember(); // Reset, the gallery and the tour replace a drawing: Undo has it
-    [pixels, mask] = [image.slice(), hidden && hidden.slice()];
-    draw();
+    draw(([pixels, mask] = [image.slice(), hidden && hidden.slice()]));
   };
   return node;
 }
@@ -194,14 +191,14 @@ function render({ model, el }) {
   const values = (tab = model.get("tab")) => model.get("values")[tab];
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() });
   const tour = model.get("tour"), shown = {}; // of each tab: the newest picture, and the last that stood for a while
-  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, late, gone = "";
+  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, built, late, gone = "";
 
   function set(change, tab = model.get("tab"), quiet = false) {
     model.set("values", { ...model.get("values"), [tab]: { ...values(tab), ...change } });
     if (!quiet) model.save_changes(); // while one message is under way, only the newest values wait
   }
-  function open(tab) {
-    model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 }); // the end of a tour
+  function open(tab) { // which ends a tour, and brings back what was there before it
+    model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
   function visit(stop) {
@@ -213,12 +210,7 @@ function render({ model, el }) {
     model.save_changes();
     heads();
   }
-  function answer({ then, press }) {
-    answered = true;
-    set(then);
-    if (press) act(press);
-    heads();
-  }
+  const answer = ({ then, press }) => { answered = true; set(then); if (press) act(press); heads(); };
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
@@ -227,10 +219,7 @@ function render({ model, el }) {
     const chain = slot === "start" ? [value, ...old.slice(1)] : slot === "end" ? [...old.slice(0, -1), value] : [...old, value];
     set({ chain: chain.slice(-8) }, tab);
   }
-  function hold(value) {
-    hand = value;
-    handed.replaceChildren(...handBar());
-  }
+  const hold = (value) => { hand = value; handed.replaceChildren(...handBar()); };
   function handBar() {
     if (hand === null) return ["Click an image, here or on the right, to hand it to another tab."];
     const to = (label, tip, tab, slot) => button(label, tip, () => { if (tab !== model.get("tab")) open(tab); take(hand, tab, slot); });
@@ -249,17 +238,14 @@ function render({ model, el }) {
     let from = 0;
     const box = make("div", { class: "tiles", style: `--columns: ${classes.length}`, role: "group", "aria-label": "Gallery of real digits" });
     function fill() {
-      const names = classes.map(([name]) => make("b", {}, name));
       const shown = [...Array(rows).keys()].flatMap((row) => classes.map(([, numbers]) => numbers[(from + row) % numbers.length]));
       const pick = (number) => () => { hold(number); take(number, model.get("tab")); };
-      box.replaceChildren(...names, ...shown.map((number) => tile(number, nameOf(number), pick(number))));
+      box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
       mark();
     }
-    function mark() {
-      const used = [values()[tabs[model.get("tab")].takes]].flat();
+    const mark = (used = [values()[tabs[model.get("tab")].takes]].flat()) =>
       box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", used.includes(b.number)));
-    }
     const more = button("More digits", "The next three of each class", () => { from = (from + rows) % longest; fill(); });
     fill();
     rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
@@ -316,10 +302,8 @@ function render({ model, el }) {
     return node;
   }
 
-  function act(action) {
-    if (typeof action === "string") return model.send({ do: action });
-    set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
-  }
+  const act = (action) => typeof action === "string" ? model.send({ do: action })
+    : set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
     const tab = tabs[model.get("tab")], start = defaults(tab), chosen = model.get("chosen");
@@ -361,8 +345,8 @@ function render({ model, el }) {
   }
   // One slider moves the players of all models.
   function timeBar({ frames, names }) {
-    const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title: "t, from the first image (0) to the last (1)", "aria-label": "t" });
-    const out = make("output");
+    const title = "t, from the first image (0) to the last (1)", out = make("output");
+    const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title, "aria-label": "t" });
     const toggle = button("Play", "Play or pause", () => { playing = !playing; ticked = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
     slide.addEventListener("input", () => { t = Number(slide.value); keep(); });
     const show = () => {
@@ -374,10 +358,8 @@ function render({ model, el }) {
     shows.unshift(show);
     return make("div", { class: "time" }, toggle, slide, out);
   }
-  function keep() {
-    set({ t }, model.get("tab"), true); // the kernel hears of it with the next change of something else
-    shows.forEach((show) => show());
-  }
+  // The kernel hears of it with the next change of something else.
+  const keep = () => { set({ t }, model.get("tab"), true); shows.forEach((show) => show()); };
   function tick(now) {
     if (!playing || !root.isConnected || !shows.length) return (playing = false);
     t += (onward * (now - ticked)) / 1000 / shows[0].seconds;
@@ -453,7 +435,7 @@ function render({ model, el }) {
     say.replaceChildren(`${stop + 1} of ${tour.length}. ${tour[stop].ask} `, told, " ", ...next, button("Leave the tour", "Everything as it was before the tour", () => open()));
   }
   function build() {
-    const name = model.get("tab"), tab = tabs[name];
+    const name = (built = model.get("tab")), tab = tabs[name];
     updates = [];
     [playing, t] = [false, values().t || 0];
     const spare = [["Reset", "All controls of this tab as they were", () => set(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")]];
@@ -466,13 +448,13 @@ function render({ model, el }) {
     draw();
   }
   function sync() {
+    if (built !== model.get("tab")) return; // its controls come with build()
     updates.forEach((update) => update());
     wait();
     if ("t" in values() && values().t !== t && !playing) t = values().t;
     shows.forEach((show) => show());
   }
-  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait]];
-  events.push(["comm_live_update", () => lost("No kernel")]); // as the front end says
+  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait], ["comm_live_update", () => lost("No kernel")]];
   for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => name === model.get("tab") && draw()]);
   for (const [name, react] of events) model.on(name, react);
   build();
