@@ -1,6 +1,7 @@
 """Notebook 06 for other readers: a good model in place of the small one, a full run asked for, a cell run again."""
 
 import json
+import os
 from statistics import median
 
 import nbformat
@@ -11,15 +12,15 @@ from nbclient import NotebookClient
 NOTEBOOK = ROOT / "notebooks" / "06_full_gpu_training.ipynb"
 #: what costs seconds and does not depend on the models
 LEFT_OUT = (
-    "### Counting",
+    "## 4. Before: what will it cost?",
     "### The prediction, before the measurement",
     "### Where the H100's twelve milliseconds go",
     "### Start it once: a CUDA graph",
     "### A card that you may have",
     "### Memory",
-    "### Four curves",
+    "## 5. During: does it go well?",
     "### Stop, and go on",
-    "### See for yourself: the profiler",
+    "## 8. Further",
 )
 RECIPE = {"dataset": "mnist-sample", "mid_dim": 32, "hidden": 1, "batch_size": 100, "max_iter": 2}
 
@@ -61,7 +62,7 @@ def test_every_cell_after_training_holds_for_other_models(tmp_path, monkeypatch,
             source = source.replace("small_run, history = watch(config)", good)
         if heading not in LEFT_OUT:
             sources.append(source)
-        elif heading == "### Counting" and "work = {}" in source:
+        elif heading == "## 4. Before: what will it cost?" and "work = {}" in source:
             sources.append("FLOPS_PER_IMAGE = 114_816_000\n" + source)
     where = next(i for i, source in enumerate(sources) if "NICE_FULL_RUN" in source)
     sources.insert(where, f"RECIPES['sprint'] = {RECIPE}\nmeasured, as_graph = {{200: 1000.0, 50: 500.0}}, {{}}")
@@ -85,6 +86,75 @@ def test_the_live_figure_starts_at_step_0_and_is_there_again(tmp_path, quiet_ker
     assert first[0] == [0, [0], 0.0, False]  # the start from data, before any step
     assert first[-1][1:] == [[0, 1, 2], 1, True]
     assert again == [[2, [1, 2], 1, False]]
+
+
+#: cells that do something else on a card, and those that they need
+ON_A_CARD = (
+    "import json\nimport math",
+    "load_digits(",
+    "H100 = {",
+    "resolve_device(",
+    "kinds = precisions",
+    "def picture(",
+)
+ON_A_CARD += ("def draw_samples(", "class Live", "def progress(", "def watch(", "= watch(config)")
+ON_A_CARD += ("def your_machine", "arithmetic, copying, launch =", "def rate(", "as_graph = {", "ax.loglog(")
+ON_A_CARD += (
+    "def record_step(",
+    "def both_ways(",
+    "= both_ways()",
+    "ends[way]",
+    "max_memory_allocated",
+    "this machine, now",
+)
+SMALL = """
+import acted_card
+from nicelib.training import train_step
+my_guess_at_200 = my_guess_at_10 = ...
+TrainConfig = partial(TrainConfig, mid_dim=16, hidden=1)
+calls = dict.fromkeys(("highest", "high", "bf16"), 100)
+weights, bytes_a_step, an_image, work = 1e5, 1e6, 2e5, {"reference": 1e6}
+FLOPS_PER_IMAGE = 1e5
+"""
+SAME = """
+def three_steps(recorded):
+    torch.manual_seed(0)
+    model = TrainConfig().build()
+    step = partial(train_step, model, torch.optim.SGD(model.parameters(), lr=1e-3))
+    batches = x_test[:120].split(20)
+    if recorded:
+        place, graph, loss = record_step(step, batches[0])
+    losses = []
+    for x in batches[3:] if recorded else [*3 * batches[:1], *batches[3:]]:
+        if recorded:
+            place.copy_(x)
+            graph.replay()
+        losses.append(loss.item() if recorded else step(x).item())
+    return losses[-3:]
+x_test = dequantise(test_pixels, torch.Generator().manual_seed(0))
+print(json.dumps([three_steps(False), three_steps(True)]))
+"""
+
+
+def test_what_runs_on_a_card_alone_runs_on_an_acted_one(tmp_path, monkeypatch):
+    """Each branch for CUDA; a step that the notebook recorded goes the way of the ordinary steps."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    sources = [cell.source for _, cell in cells(until="## Exercises") if any(m in cell.source for m in ON_A_CARD)]
+    branches = sum(cell.source.count('device.type == "cuda"') for _, cell in cells(until="## Exercises"))
+    assert branches - 1 == sum(source.count('device.type == "cuda"') for source in sources)  # the profiler looks itself
+    quick = {'device.type == "cuda"': "True", "size = 4000": "size = 40", "[3200]": "[900]", "(5, 20)": "(5, 2)"}
+    for what, instead in quick.items():
+        assert any(what in source for source in sources), what
+        sources = [source.replace(what, instead) for source in sources]
+    sources.insert(2, SMALL)
+    sources = [source.replace("assert held_out[-1] > 1580", "assert held_out[-1] > 0") for source in sources]
+    *_, same = printed = execute([*sources, SAME], tmp_path)
+    everything = "".join(printed)
+    for told in ("an acted card: 8 GB, capability 8.6", "; as a graph", "this card: ", "measured at most:"):
+        assert told in everything, told
+    assert "this machine, as a graph" in everything and "no CUDA GPU" not in everything
+    ordinary, recorded = json.loads(same)
+    assert recorded == pytest.approx(ordinary, rel=1e-5) and len(set(ordinary)) == 3
 
 
 def test_what_it_says_of_the_h100_was_measured():
