@@ -206,7 +206,7 @@ def test_a_picture_without_a_page_moves_nothing(explorer, monkeypatch):
     explorer.likelihood.show(image=torch.zeros(64, dtype=torch.uint8))
     explorer.settle()
     assert explorer.page.values == before and explorer.sample.drawn == count
-    assert "The tab Sample (4 samples, |z|: how far from the mode)." in shown[0] and "<b>" not in shown[0]
+    assert "The tab Sample (4 samples, code length |z|)." in shown[0] and "<b>" not in shown[0]
     assert "mean log-likelihood of these 4" in shown[0] and "likelier than" in shown[1]
 
 
@@ -305,7 +305,7 @@ def test_likelihood_says_what_the_model_sees_and_what_was_done_to_it(explorer):
     def seen(**values):
         tab.set(**defaults(tab) | {"image": 3} | values)
         scene = drawn(tab)
-        return pixels(panels(scene)["what the model sees"]).view(8, 8), scene["text"]
+        return pixels(panels(scene)["what it sees"]).view(8, 8), scene["text"]
 
     image, text = seen()
     x = explorer.noisy(explorer.digits[3:4])
@@ -329,7 +329,7 @@ def text_nats(text):
 def test_the_gauge_tells_where_a_code_lies(explorer):
     explorer.page.tab = "likelihood"
     explorer.likelihood.set(image=3)
-    gauge = panels(drawn(explorer.likelihood))["|z|: how far from the mode"]
+    gauge = panels(drawn(explorer.likelihood))["code length |z|"]
     with torch.no_grad():
         length = explorer.model(explorer.noisy(explorer.digits[3:4]))[0].norm().item()
     (mark,) = [line for line in gauge["lines"] if line["label"].startswith("this image")]

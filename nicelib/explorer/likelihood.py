@@ -23,7 +23,7 @@ class Likelihood(Tab):
         x = self.explorer.noisy(pixels, model)
         by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
         own = by_pixel.sum().item()
-        what = images("what the model sees", pixels)
+        what = images("what it sees", pixels)
         shown = field("nats a pixel gives", by_pixel, -6, math.log(256), colormaps["viridis"], "nats")
         rows = [(0.5, [what, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
@@ -38,7 +38,7 @@ class Likelihood(Tab):
         edges = torch.linspace(-10, 10, 41)
         density = model.prior.log_prob(edges.to(model.scaling.log_scale)).exp()
         prior = line(edges, density / density.max(), ORANGE, f"the {model.config['latent']} prior")
-        ticks = [(-10, "-10 and less"), (0, "0"), (10, "10 and more")]
+        ticks = [(-10, "-10 and less"), (10, "10 and more")]
         return chart("its code z", [histogram(z, edges, BLUE, "its entries"), prior], "z", (-10, 10), 0, xticks=ticks)
 
     def _others(self, model: NICE, nats: torch.Tensor, own: float) -> Panel:

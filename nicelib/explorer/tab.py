@@ -156,4 +156,4 @@ def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -
         lines.append(histogram(length, bins, colour, label) | {"fill": False})
     else:
         lines.append(upright(length.item(), colour, label, low, high))
-    return chart("|z|: how far from the mode", lines, "|z|", (low, high), 0, log="x")
+    return chart("code length |z|", lines, "from the mode", (low, high), 0, log="x")
