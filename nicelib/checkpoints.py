@@ -40,7 +40,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     special = os.path.exists(path) and not os.path.isfile(path)
     path = path if special else Path(os.path.realpath(path))  # /dev/stdout leads to a name that no folder has
     folder = Path(tempfile.gettempdir()) if special else path.parent
-    temporary = folder / f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp"  # its own, if two write at once
+    temporary = folder / f"{path.name[:50]}.{os.getpid()}.{threading.get_ident()}.tmp"  # its own, if two write at once
     try:
         temporary.touch()
         mode = stat.S_IMODE((temporary if special or not path.exists() else path).stat().st_mode)
@@ -198,6 +198,7 @@ def read_header(path: str | Path) -> dict:
         raise InputError(f"{path} is not a weights file of nicelib, or is damaged ({error})") from error
 
 
+@torch.inference_mode(False)
 def load_model(path: str | Path) -> NICE:
     """Build the model that a weights file holds, in float32 on the CPU.
 

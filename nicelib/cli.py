@@ -162,11 +162,11 @@ def _finish(config: Any, out: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from nicelib.checkpoints import load_model, write_atomically
+    from nicelib.checkpoints import as_file, load_model, write_atomically
     from nicelib.plotting import plot_history, save_images, use_style
 
     try:
-        saved = json.loads((file := out / "history.json").read_text(encoding="utf-8"))["history"]
+        saved = json.loads(as_file(file := out / "history.json").read_text(encoding="utf-8"))["history"]
         history = [{key: float(record[key]) for key in ("epoch", "train", "held_out")} for record in saved]
         best = max(history, key=lambda r: r["held_out"])
     except (LookupError, OSError, RecursionError, TypeError, ValueError) as error:

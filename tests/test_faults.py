@@ -1,6 +1,7 @@
 """What people met elsewhere does not happen here: each kind of fault with a test that failed before it was mended."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -49,10 +50,12 @@ from nicelib.checkpoints import load_model, read_header, save_model, write_atomi
 from nicelib.cli import main
 from nicelib.evaluation import evaluate
 from nicelib.exercises import check
+from nicelib.explorer import SampleExplorer
 from nicelib.importers import import_state_dict, read_mean, read_state_dict
 from nicelib.inpainting import hidden_part, inpaint
 from nicelib.pretrained import load_test_nats
 from nicelib.training import is_main_process, lr_factor, make_optimiser, matmul_precision, shift_images
+from nicelib.training.resume import write_resume
 
 fcntl = pytest.importorskip("fcntl")  # these emulate Windows and Apple elsewhere
 
@@ -665,3 +668,54 @@ def test_tensors_under_other_names_are_not_saved_and_cost_no_epoch(tmp_path):
         next(train(TrainConfig(**TINY), out=tmp_path / "run", model=model))
     assert not model.scaling.log_scale.any() and not list(tmp_path.iterdir())  # not one step was taken
     next(train(TrainConfig(**TINY), model=model))
+
+
+@pytest.mark.parametrize("error", ["ENOLCK", "EOPNOTSUPP"])
+def test_a_folder_whose_file_system_knows_no_locks_takes_a_run(error, tmp_path, monkeypatch):
+    """Some network folders: nobody else is writing there, and no other folder would help."""
+
+    def flock(*_):
+        raise OSError(getattr(errno, error), "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert next(train(TrainConfig(**TINY), out=tmp_path))["epoch"] == 1
+
+
+def test_a_run_of_a_later_version_is_not_continued_without_its_settings(tmp_path):
+    list(train(TrainConfig(**TINY), out=tmp_path))
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    saved["config"]["dropout"] = 0.5
+    write_resume(tmp_path, saved)
+    with pytest.raises(InputError, match=r"dropout was 0\.5, is None"):
+        list(train(TrainConfig(**TINY), out=tmp_path, resume=True))
+
+
+def test_a_pipe_in_place_of_a_runs_files_is_not_waited_for(tmp_path, capsys):
+    list(train(TrainConfig(**TINY), out=tmp_path))
+    for name in ("history.json", "resume.pt"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        assert main(["train", *FLAGS, "--resume", "--out", str(tmp_path)]) == 2
+        assert re.search(f"{name} cannot be read|{name} is not", capsys.readouterr().err)
+
+
+def test_a_file_may_have_any_name_that_the_folder_takes(tmp_path):
+    write_atomically(tmp_path / ("n" * 250), lambda path: path.write_bytes(b"a"))
+    assert [path.name for path in tmp_path.iterdir()] == ["n" * 250]
+
+
+def test_a_model_loaded_in_inference_mode_can_be_trained_and_explored(tmp_path):
+    save_model(NICE(16, mid_dim=2, hidden=1), tmp_path / "m")
+    with torch.inference_mode():
+        model = load_model(tmp_path / "m")
+    assert len(list(inpaint(model, torch.rand(2, 16), hidden_part("top", 4), steps=1))) == 2
+
+
+def test_the_explorer_understands_wrapped_models():
+    plain, digits = NICE(16, mid_dim=2, hidden=1), torch.zeros(5, 16, dtype=torch.uint8)
+    for wrapped in (torch.nn.DataParallel(plain), torch.compile(plain, backend="eager")):
+        explorer = SampleExplorer(wrapped, digits)
+        assert explorer.model is plain and explorer.likelihood.figure()
+        explorer.close()
+    with pytest.raises(InputError, match="model of type Linear; expected a NICE"):
+        SampleExplorer(torch.nn.Linear(2, 2), digits)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nicelib.analysis import one_logistic_a_pixel
+from nicelib.checkpoints import unwrap
 from nicelib.data import dequantise, load_digits, load_pixels
 from nicelib.errors import InputError
 from nicelib.explorer.code_space import CodeSpace
@@ -62,7 +63,7 @@ class SampleExplorer(Shown):
                 "the shipped model": self.shipped,
                 "one logistic a pixel": one_logistic_a_pixel(load_pixels("mnist-sample", "train")),
             }
-        self.models = dict(model) if isinstance(model, dict) else {"this model": model}
+        self.models = {n: unwrap(m) for n, m in (model if isinstance(model, dict) else {"this model": model}).items()}
         if digits is None:
             digits, labels = load_digits("mnist-sample", "test")
         self.digits = digits.cpu()

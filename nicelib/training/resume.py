@@ -1,6 +1,7 @@
 """The files of a run: a folder of its own, and ``resume.pt``, from which it goes on to the same numbers."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -10,9 +11,8 @@ from typing import IO, Any
 
 import torch
 
-from nicelib.checkpoints import checksum, make_folder, write_atomically
+from nicelib.checkpoints import as_file, checksum, make_folder, write_atomically
 from nicelib.errors import InputError, cause
-from nicelib.model import NICEConfig
 from nicelib.training.settings import TrainConfig
 
 # These do not change the numbers; "machine" tells cpu from cuda.
@@ -45,6 +45,8 @@ def claim(out: Path | None) -> Iterator[Callable[[], None]]:
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break  # else its last owner has just deleted it
         except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):  # a network's folder may know no locks
+                break
             _claims.pop(path).close()
             raise InputError(f"{out} is taken: another run is writing there; wait, or choose another --out") from error
         file.close()
@@ -99,8 +101,8 @@ def read_resume(out: Path | None, run: dict[str, Any], resume: bool) -> dict[str
         return None
     saved, before = _load(path)
     now = run["config"] | run["model_config"] | {"machine": run["machine"]}
-    free = FREE | ({"precision"} if now["precision"] == "auto" else set())  # the run goes on with what it measured
-    changed = [f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in now if k not in free and before.get(k) != now[k]]
+    before |= {k: now[k] for k in (*FREE, *["precision"] * (now["precision"] == "auto"))}  # as it was measured
+    changed = [f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in before | now if before.get(k) != now.get(k)]
     if changed:
         raise InputError(f"{path} is of a run with other settings ({'; '.join(changed)}); use those, or another --out")
     return saved
@@ -109,14 +111,13 @@ def read_resume(out: Path | None, run: dict[str, Any], resume: bool) -> dict[str
 def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of a resume file, and the settings of its run."""
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(as_file(path), map_location="cpu", weights_only=True)
         if not isinstance(saved, dict):
             raise TypeError("it does not hold a dictionary")
         if saved["sha256"] != _checksum(saved):
             raise ValueError("its checksum is wrong")
         # Files written before a setting existed have its default.
-        before = asdict(TrainConfig()) | asdict(NICEConfig()) | saved["config"] | saved["model_config"]
-        before |= {"machine": saved["machine"]}
+        before = asdict(TrainConfig()) | saved["config"] | saved["model_config"] | {"machine": saved["machine"]}
     except PermissionError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); ask its owner, or choose another --out") from error
     except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, AssertionError, ...
