@@ -19,12 +19,12 @@ def check(what: str, answer: Any, test: Callable[[Any], Any], hint: str) -> None
     >>> check("Exercise 1", (4, 4), lambda a: [a[0] == 4, a[1] == 5], "count both ends")
     Exercise 1: not yet, look at part 2. Hint: count both ends
     """
-    plain, why = _plain(answer), ""
+    plain, why = _plain(answer), None
     for form in () if _open(plain) else (answer,) if plain is answer else (answer, plain):  # as it is; as a list
         try:
             right = torch.as_tensor(test(form), device="cpu").bool().flatten()
         except Exception as error:  # an answer may be anything: say what it led to, without the long traceback
-            why = why or f", {type(error).__name__}: {error}"
+            why = f", {type(error).__name__}: {error}" if why is None else why
         else:
             if right.all():
                 return print(f"{what}: right.")

@@ -70,3 +70,11 @@ def test_an_answer_that_fails_is_told_so_in_one_line(capsys):
     assert text.startswith("E: not yet, TypeError: ") and text.endswith("Hint: hint")
     assert function == "E: not yet, AttributeError: 'int' object has no attribute 'square'. Hint: hint"
     assert right == "E: right."
+
+
+def test_a_wrong_tensor_is_judged_as_a_tensor(capsys):
+    """That it would fail as a list is no word of the reader's."""
+    check("Ex", torch.ones(3), lambda a: a.allclose(torch.zeros(3)), "log 2 is missing")
+    assert capsys.readouterr().out == "Ex: not yet. Hint: log 2 is missing\n"
+    check("Ex", torch.ones(3), lambda a: [a.sum() == 3, a.sum() == 4], "add")
+    assert capsys.readouterr().out == "Ex: not yet, look at part 2. Hint: add\n"
