@@ -168,3 +168,4 @@ def test_a_bright_pixel_stops_just_below_one(rule):
 def test_random_pixels_are_hidden_by_their_generator():
     one, again, other = (hidden_part("random 75%", generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
+    assert torch.equal(one, torch.rand(784, generator=torch.Generator().manual_seed(0)) < 0.75)  # no other share

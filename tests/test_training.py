@@ -772,14 +772,15 @@ def test_the_bar_says_which_epoch_it_is(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_speed_is_of_the_steps_that_were_done(monkeypatch):
-    """A resumed epoch: of its own steps alone."""
+def test_speed_is_of_the_steps_that_were_done(monkeypatch, capsys):
+    """A resumed epoch: of its own steps alone; its bar begins where the epoch stopped."""
     clock = iter(range(0, 10_000, 5))
     monkeypatch.setattr("nicelib.training.loop.time.perf_counter", lambda: float(next(clock)))
     started = _Run(TrainConfig(**TINY), None, None, None)
     started.begin(False)
     started.state["step"] = 35
-    started.do_steps(threading.Event(), False, lambda *_: None)
+    started.do_steps(threading.Event(), True, lambda *_: None)
+    assert "35/45" in capsys.readouterr().err
     assert started.images_per_s == 10 * 100 / 5 and started.state["seconds"] == 5
 
 
