@@ -599,7 +599,7 @@ def numbers_of_everything(folder):
     )
     seeded = torch.Generator().manual_seed
     yield pixels.sum().item()
-    yield next(train(config))["held_out"]
+    yield [next(train(config))[name] for name in ("train", "held_out", "lr")]
     yield model.sample(3, generator=seeded(0)).sum().item()
     yield evaluate(model, pixels).nats
     yield disturb(pixels, 1, -1, 20.0, 0.1).sum().item()
