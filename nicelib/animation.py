@@ -100,7 +100,7 @@ class _Film:
         """A frame: share t of the way through layer k, the stop that is lit, the caption, milliseconds."""
         t = t * t * (3 - 2 * t)  # starts and stops gently
         h = self.path[k].lerp(self.path[k + 1], t)
-        height = float(self.view[k] + (self.view[k + 1] - self.view[k]) * t)
+        height = float(self.view[k] + (self.view[k + 1] - self.view[k]) * t**4)  # the points outgrow it first
         self.ax.set(xlim=(-height * ASPECT, height * ASPECT), ylim=(-height, height))
         self.dots.set_offsets(h[: self.n])
         self.lines.set_segments(list(h[self.n :].view(-1, 81, 2).numpy()))
