@@ -177,8 +177,8 @@ def test_an_error_is_shown_and_does_not_stop_the_explorer(explorer, monkeypatch)
     [
         ("sample", {"heat": 1}, "'heat' is no control of this tab; expected one of seed, number, temperature"),
         ("sample", {"temperature": 2}, "temperature = 2; expected a number from 0 to 1.5"),
-        ("sample", {"number": "9"}, "number = '9'; expected a number from 1 to 100"),
-        ("sample", {"seed": True}, "seed = True; expected a number"),
+        ("sample", {"number": "9"}, "number = '9'; expected a whole number from 1 to 100"),
+        ("sample", {"seed": True}, "seed = True; expected a whole number"),
         ("sample", {"models": ["mine"]}, r"models = \['mine'\]; expected some of this model"),
         ("code_space", {"chain": [3]}, r"chain = \[3\]; expected a list of two images or more"),
         ("code_space", {"chain": [3, 30]}, "chain = 30; expected the number of a digit, 0 to 29, or pixels"),

@@ -3,6 +3,7 @@
 import contextvars
 import gc
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,10 +12,12 @@ import weakref
 import comm
 import ipywidgets
 import pytest
+import torch
 from conftest import ROOT
-from test_explorer import make_explorer
+from test_explorer import make_explorer, make_model
 
-from nicelib import InputError
+from nicelib import NICE, InputError
+from nicelib.explorer import SampleExplorer
 
 
 def registered():
@@ -88,8 +91,81 @@ def test_a_closed_explorer_frees_its_model_though_it_has_a_name():
     assert repr(explorer) == "SampleExplorer, closed" and list(explorer._repr_mimebundle_()) == ["text/plain"]
     with pytest.raises(InputError, match="this explorer is closed"):
         explorer.sample.figure()
-    explorer.sample.set(seed=0)  # nothing to draw, nothing to wait for
+    for use in (explorer.sample.set, explorer.spectrum.set, explorer.inpainting.start, explorer.likelihood.save):
+        with pytest.raises(InputError, match="this explorer is closed"):
+            use()
+    explorer.settle()  # nothing to wait for
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda"])
+def test_it_draws_whatever_torchs_default_device_is(device):
+    model, digits = make_model(), torch.zeros(30, 64, dtype=torch.uint8)
+    torch.set_default_device(device)
+    try:
+        explorer = SampleExplorer(model, digits)
+        for tab in explorer.tabs.values():
+            tab.set(**({"image": digits[0], "steps": 50} if tab.name == "inpainting" else {}))
+            assert tab.figure()
+        explorer.settle()
+        assert [tab.error for tab in explorer.tabs.values()] == [None] * 6
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("dim", [4, 16])
+def test_the_smallest_images_have_all_tabs(dim):
+    explorer = SampleExplorer(NICE(dim=dim, mid_dim=4, hidden=1), torch.zeros(5, dim, dtype=torch.uint8))
+    assert all(tab.figure() for tab in explorer.tabs.values())
+
+
+DIGITS, LABELS = torch.zeros(5, 16, dtype=torch.uint8), torch.arange(5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "digits", "labels", "said"),
+    [
+        (torch.float16, DIGITS, LABELS, "a model in torch.float16"),
+        (torch.bfloat16, DIGITS, LABELS, "a model in torch.bfloat16"),
+        (torch.float32, DIGITS.numpy(), LABELS, "digits of type ndarray"),
+        (torch.float32, DIGITS.tolist(), LABELS, "digits of type list"),
+        (torch.float32, DIGITS.to("meta"), LABELS, "digits of shape"),
+        (torch.float32, DIGITS, LABELS.numpy(), "labels of type ndarray"),
+        (torch.float32, DIGITS, LABELS.tolist(), "labels of type list"),
+        (torch.float32, DIGITS, LABELS / 0, "labels of shape .* dtype torch.float32; expected whole numbers"),
+        (torch.float32, DIGITS, LABELS[:4], r"labels of shape \(4,\)"),
+    ],
+)
+def test_what_it_cannot_show_is_refused_in_words(dtype, digits, labels, said):
+    with pytest.raises(InputError, match=said):
+        SampleExplorer(NICE(16, mid_dim=2, hidden=1).to(dtype), digits, labels)
+
+
+def test_numbers_that_count_are_whole():
+    explorer = make_explorer()
+    for tab, value in (("sample", {"seed": 1.5}), ("sample", {"number": 2.5}), ("spectrum", {"rank": 0.5})):
+        with pytest.raises(InputError, match="expected a whole number from"):
+            getattr(explorer, tab).figure(**value)
+
+
+def test_saving_says_where_or_why_not(tmp_path, monkeypatch):
+    explorer, folder = make_explorer(), tmp_path / "folder"
     explorer.settle()
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    explorer.sample.save()
+    explorer.settle()
+    assert explorer.page.sample["said"].startswith("saved ") and list(folder.iterdir())
+    shutil.rmtree(folder)  # and we are in it
+    explorer.sample.save()
+    explorer.settle()
+    monkeypatch.chdir(tmp_path)
+    assert explorer.page.sample["said"].startswith("not saved: ")
+
+
+def test_python_ends_well_while_it_draws():
+    code = "from nicelib.explorer import SampleExplorer; e = SampleExplorer(); e.page.tab = 'inpainting'; e.inpainting.start()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_the_garbage_collectors_turn_no_more_than_two_live():

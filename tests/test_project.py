@@ -369,7 +369,7 @@ def test_ruff():
 
 
 #: lines of the package, its model's files, a file, a function: a reader's evenings. What is added is paid for.
-BUDGET = {"package": 4690, "model": 703, "file": 350, "function": 60}
+BUDGET = {"package": 4710, "model": 703, "file": 350, "function": 60}
 MODEL = ("errors", "bijection", "masks", "coupling", "scaling", "prior", "model")
 
 

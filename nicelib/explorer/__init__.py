@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nicelib.analysis import one_logistic_a_pixel
+from nicelib.bijection import check_tensor
 from nicelib.checkpoints import unwrap
 from nicelib.data import dequantise, load_digits, load_pixels
 from nicelib.errors import InputError
@@ -57,36 +58,39 @@ class SampleExplorer(Shown):
     ) -> None:
         gc.collect()  # an earlier explorer without a name: its model is too large to wait for its turn
         use_style()
-        if model is None:
-            self.shipped = _shipped.setdefault("one", _shipped.get("one") or load_pretrained())
-            model = {
-                "the shipped model": self.shipped,
-                "one logistic a pixel": one_logistic_a_pixel(load_pixels("mnist-sample", "train")),
-            }
-        self.models = {n: unwrap(m) for n, m in (model if isinstance(model, dict) else {"this model": model}).items()}
-        if digits is None:
-            digits, labels = load_digits("mnist-sample", "test")
-        self.digits = digits.cpu()
-        self._check()
-        self.side, self.worker = math.isqrt(self.digits.shape[1]), Worker()
-        self._codes: dict[str, tuple[Tensor, Tensor]] = {}
-        self.sample, self.code_space, self.layers = Sample(self), CodeSpace(self), Layers(self)
-        self.spectrum, self.likelihood, self.inpainting = Spectrum(self), Likelihood(self), Inpainting(self)
-        tabs = (self.sample, self.code_space, self.layers, self.spectrum, self.likelihood, self.inpainting)
-        self.tabs: dict[str, Tab] = {tab.name: tab for tab in tabs}
-        self.page = Page(
-            side=self.side,
-            digits=self.digits.numpy().tobytes(),
-            classes=_classes(len(self.digits), labels),
-            tabs=[tab.words | {"controls": tab.controls} for tab in tabs],
-            tour=_tour(self.digits) if self.shipped and self.digits.shape == (500, 784) else [],
-            models=list(self.models),
-            chosen=list(self.models)[:1],
-            values={tab.name: {name: c["value"] for name, c in tab.controls.items()} for tab in tabs},
-            tab="sample",
-        )
+        with torch.device("cpu"):  # whatever torch's default device is; the worker's thread has none
+            if model is None:
+                self.shipped = _shipped.setdefault("one", _shipped.get("one") or load_pretrained())
+                model = {
+                    "the shipped model": self.shipped,
+                    "one logistic a pixel": one_logistic_a_pixel(load_pixels("mnist-sample", "train")),
+                }
+            models = model if isinstance(model, dict) else {"this model": model}
+            self.models = {name: unwrap(one) for name, one in models.items()}
+            if digits is None:
+                digits, labels = load_digits("mnist-sample", "test")
+            self._check(digits, labels)
+            self.digits = digits.cpu()
+            self.side, self.worker = math.isqrt(self.digits.shape[1]), Worker()
+            self._codes: dict[str, tuple[Tensor, Tensor]] = {}
+            self.sample, self.code_space, self.layers = Sample(self), CodeSpace(self), Layers(self)
+            self.spectrum, self.likelihood, self.inpainting = Spectrum(self), Likelihood(self), Inpainting(self)
+            tabs = (self.sample, self.code_space, self.layers, self.spectrum, self.likelihood, self.inpainting)
+            self.tabs: dict[str, Tab] = {tab.name: tab for tab in tabs}
+            self.page = Page(
+                side=self.side,
+                digits=self.digits.numpy().tobytes(),
+                classes=_classes(len(self.digits), labels),
+                tabs=[tab.words | {"controls": tab.controls} for tab in tabs],
+                tour=_tour(self.digits) if self.shipped and self.digits.shape == (500, 784) else [],
+                models=list(self.models),
+                chosen=list(self.models)[:1],
+                values={tab.name: {name: c["value"] for name, c in tab.controls.items()} for tab in tabs},
+                tab="sample",
+            )
         self.page.observe(weak(self._changed), ["values", "chosen", "tab"])
         self.page.on_msg(weak(self._message))
+        weakref.finalize(self, self.worker.close)  # at Python's exit too: torch aborts if it still computes then
         self._close = weakref.finalize(self, close_page, self.page)
         self._close.atexit = False
         self._changed()
@@ -143,17 +147,21 @@ class SampleExplorer(Shown):
         if content.get("do") in ("save", *(action for _, _, action in tab.words["actions"] if isinstance(action, str))):
             getattr(tab, content["do"])()
 
-    def _check(self) -> None:
+    def _check(self, digits: Any, labels: Any) -> None:
         if not self.models:
             raise InputError("no model; expected a NICE, or several by name")
         for model in self.models.values():
             if math.isqrt(model.dim) ** 2 != model.dim:
                 raise InputError(f"dim = {model.dim}; the explorer draws square images: expected 784 or another square")
-            if self.digits.shape[1:] != (model.dim,) or len(self.digits) < 2 or self.digits.dtype != torch.uint8:
-                raise InputError(
-                    f"digits of shape {tuple(self.digits.shape)} and dtype {self.digits.dtype}; "
-                    f"expected torch.uint8 (N, {model.dim}) with N at least 2, for a model of dim = {model.dim}"
-                )
+            for p in model.parameters():
+                if p.is_meta or p.dtype not in (torch.float32, torch.float64):
+                    raise InputError(f"a model in {p.dtype} on {p.device}; expected float32 or float64: model.float()")
+            wanted = f"torch.uint8 (N, {model.dim}) with N at least 2, for a model of dim = {model.dim}"
+            fits = lambda d: d.shape[1:] == (model.dim,) and len(d) > 1 and d.dtype == torch.uint8 and not d.is_meta  # noqa: B023, E731
+            check_tensor("digits", digits, wanted, fits)
+        if labels is not None:
+            whole = lambda n: n.shape == digits.shape[:1] and torch.can_cast(n.dtype, torch.int64)  # noqa: E731
+            check_tensor("labels", labels, f"whole numbers ({len(digits)},), one a digit", whole)
 
     def __repr__(self) -> str:
         if self.worker.closed:

@@ -71,6 +71,9 @@ def checked(name: str, control: Control, value: Any, digits: Tensor) -> Any:
         value = text_of(pixels_of(value, size))
     elif kind == "choice":
         one_of(name, value, control["options"])
-    elif type(value) not in (int, float) or not control["low"] <= value <= control["high"]:
-        raise InputError(f"{name} = {value!r}; expected a number from {control['low']} to {control['high']}")
+    else:
+        kinds = (int,) if type(control["step"]) is int else (int, float)
+        if type(value) not in kinds or not control["low"] <= value <= control["high"]:
+            what = "whole number" if kinds == (int,) else "number"
+            raise InputError(f"{name} = {value!r}; expected a {what} from {control['low']} to {control['high']}")
     return value

@@ -48,6 +48,8 @@ class Tab:
 
     @property
     def values(self) -> dict[str, Any]:
+        if self.explorer.worker.closed:
+            raise InputError("this explorer is closed; SampleExplorer() opens another")
         return self.explorer.page.values[self.name]
 
     def checked(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +62,7 @@ class Tab:
         """Move controls on the page, as a hand would: ``explorer.sample.set(temperature=0.7)``.
 
         Raises:
-            InputError: no control of that name, or a value that it cannot have.
+            InputError: no control of that name, a value that it cannot have, or the explorer is closed.
         """
         page = self.explorer.page
         page.values = page.values | {self.name: self.values | self.checked(values)}
@@ -121,27 +123,26 @@ class Tab:
         plotting.show(as_figure(scenes, t), f"The tab {self.words['title']} ({titles}). {said}.")
 
     def _still(self, values: dict[str, Any]) -> tuple[list[Scene], float]:
-        if self.explorer.worker.closed:
-            raise InputError("this explorer is closed; SampleExplorer() opens another")
-        names = values.pop("models", list(self.explorer.chosen))
+        now, names = self.values, values.pop("models", list(self.explorer.chosen))
         if not names or not set(names) <= set(self.explorer.models):
             raise InputError(f"models = {names!r}; expected some of {', '.join(self.explorer.models)}")
-        values, models = self.values | self.checked(values), {name: self.explorer.models[name] for name in names}
-        with torch.no_grad():
+        values, models = now | self.checked(values), {name: self.explorer.models[name] for name in names}
+        with torch.no_grad(), torch.device("cpu"):
             return self.scenes(models, values, self.end), values.get("t", 0)
 
     def save(self) -> None:
         """Write the picture to the current folder; the line below it says where, or why not."""
 
         def write() -> None:
-            path = Path(f"nice_{self.name}_{self.drawn}.png").absolute()
-            figure = as_figure(getattr(self.explorer.page, self.name)["scenes"], self.values.get("t", 0))
             try:
+                path = Path(f"nice_{self.name}_{self.drawn}.png").absolute()
+                figure = as_figure(getattr(self.explorer.page, self.name)["scenes"], t)
                 write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=160))
                 self.tell(said=f"saved {path}")
-            except InputError as error:
-                self.tell(said=str(error))
+            except Exception as error:  # the folder has gone, or is full
+                self.tell(said=f"not saved: {error}")
 
+        t = self.values.get("t", 0)
         self.explorer.worker.submit(("save", self.drawn), write)
 
 
