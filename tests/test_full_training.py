@@ -14,7 +14,7 @@ NOTEBOOK = ROOT / "notebooks" / "06_full_gpu_training.ipynb"
 LEFT_OUT = (
     "## 4. Before: what will it cost?",
     "### The prediction, before the measurement",
-    "### Where the H100's twelve milliseconds go",
+    "### Where the H100's time goes",
     "### Start it once: a CUDA graph",
     "### A card that you may have",
     "### Memory",
