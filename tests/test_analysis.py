@@ -144,6 +144,7 @@ def test_ks_distances(prior):
         (lambda model: turn_dimension(model, torch.rand(1, 4), -1, 0.0), "rank = -1; expected 0 to 3"),
         (lambda model: turn_dimension(model, torch.rand(4), 1, 0.0), r"expected \(B, 4\)"),
         (lambda model: disturb(torch.zeros(1, 4)), "dtype torch.float32; expected torch.uint8"),
+        (lambda model: disturb(torch.zeros(0, 4, dtype=torch.uint8)), "images = 0; expected 1 or more"),
         (lambda model: disturb(torch.zeros(1, 5, dtype=torch.uint8)), r"pixels of shape \(1, 5\)"),
         (lambda model: disturb(torch.zeros(4, dtype=torch.uint8)), r"expected torch.uint8 \(N, side \* side\)"),
     ],

@@ -772,6 +772,14 @@ def test_the_bar_says_which_epoch_it_is(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_held_out_images_noise_is_of_the_runs_seed():
+    config = TrainConfig(**TINY, seed=3)
+    model = config.build()
+    record = next(train(config, model=model))
+    of_seed = [evaluate(model, load_pixels("mnist-sample", "test"), seed=seed).nats for seed in (3, 0)]
+    assert record["held_out"] == of_seed[0] != of_seed[1]
+
+
 def test_speed_is_of_the_steps_that_were_done(monkeypatch, capsys):
     """A resumed epoch: of its own steps alone; its bar begins where the epoch stopped."""
     clock = iter(range(0, 10_000, 5))
