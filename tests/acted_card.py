@@ -1,4 +1,4 @@
-"""A GPU that the CPU acts, for what cannot run without one: importing this takes torch.cuda's streams and graphs over.
+"""A GPU that the CPU acts, for what cannot run without one: take_over() does it to torch.cuda's streams and graphs.
 
 A recorded step is undone, as a CUDA graph's is not carried out, and a replay does it again, operation by operation, on
 the same memory. What lies outside a recording, Python's numbers above all, a replay does not see.
@@ -59,11 +59,12 @@ def nothing(*_):
     return contextlib.nullcontext()
 
 
-waits = SimpleNamespace(wait_stream=nothing)
-torch.cuda.CUDAGraph, torch.cuda.graph = Graph, record
-torch.cuda.Stream = torch.cuda.current_stream = lambda *_: waits
-torch.cuda.stream = torch.cuda.device = torch.cuda.reset_peak_memory_stats = nothing
-torch.cuda.memory_allocated, torch.cuda.max_memory_allocated = lambda: 10_000_000, lambda: 450_000_000
-card = SimpleNamespace(name="an acted card", total_memory=8e9, major=8, minor=6)
-torch.cuda.get_device_properties = lambda device: card
-nicelib.training.loop.can_record = lambda wanted, *_: wanted != "off"
+def take_over():
+    waits = SimpleNamespace(wait_stream=nothing)
+    torch.cuda.CUDAGraph, torch.cuda.graph = Graph, record
+    torch.cuda.Stream = torch.cuda.current_stream = lambda *_: waits
+    torch.cuda.stream = torch.cuda.device = torch.cuda.reset_peak_memory_stats = nothing
+    torch.cuda.memory_allocated, torch.cuda.max_memory_allocated = lambda: 10_000_000, lambda: 450_000_000
+    card = SimpleNamespace(name="an acted card", total_memory=8e9, major=8, minor=6)
+    torch.cuda.get_device_properties = lambda device: card
+    nicelib.training.loop.can_record = lambda wanted, *_: wanted != "off"

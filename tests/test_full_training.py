@@ -109,6 +109,7 @@ ON_A_CARD += (
 )
 SMALL = """
 import acted_card
+acted_card.take_over()
 from nicelib.training import train_step
 my_guess_at_200 = my_guess_at_10 = ...
 TrainConfig = partial(TrainConfig, mid_dim=16, hidden=1)
