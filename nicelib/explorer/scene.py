@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -31,7 +31,9 @@ def images(title: str, x: Tensor, columns: int = 0, captions: Sequence[str] = ()
 
 
 #: less is blue, more is orange, and nothing is clear, on a white page and on a dark one
-CHANGE = LinearSegmentedColormap.from_list("", ["#3A9BE0", "#3A9BE090", "#FFFFFF00", f"{ORANGE}90", ORANGE])
+CHANGE = ListedColormap(
+    [(*to_rgb(ORANGE if v > 0 else "#3A9BE0"), abs(v) ** 0.7) for v in np.linspace(-1, 1, 511).tolist()]
+)
 
 
 def field(title: str, values: Tensor, low: float, high: float, colours: Colormap, unit: str) -> Panel:
