@@ -360,6 +360,60 @@ def compare_with_the_last_reading(explorer):
     explorer.tab("Sample")
 
 
+def line(explorer):
+    return explorer.root.locator(".line").first.inner_text()
+
+
+def test_before_compares_what_is_alike(explorer):
+    """A slider, a stroke and an answer are compared with what stood there; another image, stop, number or tab is not."""
+
+    def settled(act):
+        explorer.page.wait_for_timeout(1000)  # the reading before it stands for a while
+        explorer.changes(act)
+        return "(before: " in line(explorer), explorer.root.get_by_text("before", exact=True).count() > 0
+
+    tour = explorer.root.get_by_role("group", name="A tour").get_by_role("button")
+    digit = explorer.root.get_by_role("button", name=re.compile("^a 2, number")).first
+    assert settled(lambda: explorer.press("images", "Home")) == (False, False)
+    assert settled(lambda: explorer.press("temperature", "ArrowLeft")) == (True, True)
+    explorer.tab("Likelihood")
+    assert settled(lambda: explorer.press("turn", "ArrowLeft")) == (True, True)
+    assert settled(digit.click) == (False, False) and explorer.control("turn").input_value() == "0"
+    assert settled(lambda: explorer.root.get_by_role("application").click()) == (True, True)
+    assert settled(lambda: explorer.button("Reset").click()) == (False, False)
+    assert settled(lambda: explorer.press("turn", "ArrowLeft")) == (True, True)
+    assert settled(tour.nth(7).click) == (False, False)
+    assert settled(lambda: explorer.button("Show answer").click()) == (True, True)
+    assert settled(tour.nth(8).click) == (False, False)
+    assert settled(lambda: explorer.button("Leave the tour").click()) == (False, False)
+    assert settled(lambda: explorer.press("turn", "ArrowRight", 2)) == (True, True)
+
+
+def test_undo_gives_back_all_values_of_its_tab(explorer):
+    undo, pad = explorer.button("Undo"), explorer.root.get_by_role("application")
+    explorer.tab("Likelihood")
+    assert undo.is_disabled()
+    explorer.changes(lambda: pad.click(position={"x": 30, "y": 30}))
+    dotted = line(explorer).split(" nats")[0]
+    explorer.changes(lambda: explorer.press("turn", "ArrowRight"))
+    explorer.changes(lambda: explorer.button("Reset").click())
+    explorer.tab("Sample")
+    explorer.tab("Likelihood")  # its history is still there
+    explorer.changes(lambda: undo.click())
+    assert explorer.control("turn").input_value() == "5"  # Reset is one step
+    explorer.changes(lambda: explorer.press("turn", "ArrowLeft"))
+    assert line(explorer).split(" nats")[0] == dotted
+    pad.focus()
+    explorer.changes(lambda: explorer.page.keyboard.press("Control+z"))
+    assert line(explorer).split(" nats")[0] != dotted and undo.is_disabled()
+    explorer.tab("Inpainting")
+    assert undo.is_disabled()
+    explorer.button("Hide").click()
+    explorer.changes(lambda: pad.click(position={"x": 100, "y": 140}))
+    explorer.changes(lambda: undo.click())
+    assert explorer.control("hidden").input_value() == "top"
+
+
 def fits(explorer):
     """Nothing is cut off at the right, no control is without words, no picture is a stamp."""
     for title in TABS:

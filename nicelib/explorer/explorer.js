@@ -98,12 +98,12 @@ function field(panel) {
 }
 
 // A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.
-function pad(side, tip, brush, changed) {
+function pad(side, tip, brush, changed, back) {
   const zoom = Math.floor(280 / side), canvas = make("canvas", { width: side * zoom, height: side * zoom, tabindex: 0, role: "application" });
   canvas.setAttribute("aria-label", `Drawing pad. ${tip}: arrow keys move the pen, space puts it down and lifts it.`);
   canvas.title = tip;
-  const context = canvas.getContext("2d"), past = [];
-  let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, outlined = false;
+  const context = canvas.getContext("2d");
+  let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, outlined = false, gesture = 0;
   const reach = () => (tool === "Erase" ? 2.7 : 1.7); // in pixels; soft at the rim, so the eraser is wider than the pen
 
   function draw() {
@@ -118,8 +118,7 @@ function pad(side, tip, brush, changed) {
     if (outlined) context.stroke();
   }
   const outline = (on) => { outlined = on; down &&= on; draw(); };
-  const remember = () => past.push([pixels.slice(), mask && mask.slice()]);
-  const tell = (what) => (draw(), changed(what, what === "mask" ? mask : pixels));
+  const tell = (what) => (draw(), changed(what, what === "mask" ? mask : pixels, gesture));
 
   // Along the line from one point to the next.
   function stroke(from, to) {
@@ -138,7 +137,7 @@ function pad(side, tip, brush, changed) {
     ({ x: (side * (event.clientX - box.left)) / box.width, y: (side * (event.clientY - box.top)) / box.height });
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
-    remember();
+    gesture++;
     stroke((last = pen = place(event)), last);
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -151,10 +150,11 @@ function pad(side, tip, brush, changed) {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   canvas.addEventListener("keydown", (event) => {
     const move = moves[event.key], from = { ...pen };
+    if (event.key === "z" && (event.ctrlKey || event.metaKey)) event.preventDefault(), back();
     if (!move && event.key !== " ") return; // Tab and all others keep their meaning
     event.preventDefault();
     if (move) pen = { x: Math.min(side, Math.max(0, pen.x + move[0])), y: Math.min(side, Math.max(0, pen.y + move[1])) };
-    else if ((down = !down)) remember();
+    else if ((down = !down)) gesture++;
     if (down) stroke(from, pen);
     else draw();
   });
@@ -165,20 +165,12 @@ function pad(side, tip, brush, changed) {
   const tools = Object.keys(tips).slice(0, brush ? 4 : 2).map((name) =>
     button(name, tips[name], () => { tool = name; press(); }));
   const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
-  const undo = button("Undo", "Take the last change of the pad back", () => {
-    if (!past.length) return;
-    const before = mask;
-    [pixels, mask] = past.pop();
-    tell("pixels");
-    if (!same(before, mask)) tell("mask");
-  });
-  const clear = button("Clear the pad", "Start with an empty, black pad", () => { remember(); pixels.fill(0); tell("pixels"); });
+  const undo = button("Undo", "Take back the last stroke, image or Reset: Ctrl Z", back);
+  const clear = button("Clear the pad", "Start with an empty, black pad", () => { gesture++; pixels.fill(0); tell("pixels"); });
   press();
   const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
-  node.update = (image, hidden) => {
-    if (pixels && !same(image, pixels)) remember(); // Reset, the gallery and the tour replace a drawing: Undo has it
-    draw(([pixels, mask] = [image.slice(), hidden && hidden.slice()]));
-  };
+  node.update = (image, hidden) => draw(([pixels, mask] = [image.slice(), hidden && hidden.slice()]));
+  node.enable = (some) => { if (!some && undo === document.activeElement) canvas.focus(); undo.disabled = !some; };
   return node;
 }
 
@@ -190,34 +182,46 @@ function render({ model, el }) {
   const nameOf = (value) => (typeof value === "number" ? `a ${classOf(value) || "digit"}, number ${value}` : "an image of your own");
   const values = (tab = model.get("tab")) => model.get("values")[tab];
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() });
-  const tour = model.get("tour"), shown = {}; // of each tab: the newest picture, and the last that stood for a while
+  const tour = model.get("tour");
+  let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
   let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, built, late, gone = "";
 
   function set(change, tab = model.get("tab"), quiet = false) {
     model.set("values", { ...model.get("values"), [tab]: { ...values(tab), ...change } });
     if (!quiet) model.save_changes(); // while one message is under way, only the newest values wait
   }
+  const forget = () => (shown = {}); // what comes is no change of what is there: nothing to compare
+  // What a change overwrites, for Undo: nothing if it changes nothing.
+  function remember(change, tab = model.get("tab")) {
+    const old = Object.fromEntries(Object.keys(change).map((name) => [name, values(tab)[name]]));
+    return !same(old, change) && (past[tab] ??= []).push(old);
+  }
+  const replace = (change, tab) => (remember(change, tab), forget(), set(change, tab));
+  const back = () => past[model.get("tab")]?.length && (forget(), set(past[model.get("tab")].pop()));
   function open(tab) { // which ends a tour, and brings back what was there before it
+    if (model.get("stop") >= 0) forget(), (past = kept);
     model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
   function visit(stop) {
     const { tab, values: moved, models = 1 } = tour[stop];
-    if (model.get("stop") < 0) model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
-    answered = false;
+    if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
+    [answered, past] = [false, {}];
+    forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
     model.set({ tab, stop, chosen: model.get("models").slice(0, models) });
     model.save_changes();
     heads();
   }
-  const answer = ({ then, press }) => { answered = true; set(then); if (press) act(press); heads(); };
+  const answer = ({ then, press }) => { answered = true; remember(then); set(then); if (press) act(press); heads(); };
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
     const name = tabs[tab].takes, old = values(tab)[name];
-    if (name !== "chain") return name && set({ [name]: value }, tab);
+    const straight = (tabs[tab].afresh || []).map((one) => [one, tabs[tab].controls[one].value]); // not the last one's turn
+    if (name !== "chain") return name && replace({ ...Object.fromEntries(straight), [name]: value }, tab);
     const chain = slot === "start" ? [value, ...old.slice(1)] : slot === "end" ? [...old.slice(0, -1), value] : [...old, value];
-    set({ chain: chain.slice(-8) }, tab);
+    replace({ chain: chain.slice(-8) }, tab);
   }
   const hold = (value) => { hand = value; handed.replaceChildren(...handBar()); };
   function handBar() {
@@ -261,7 +265,7 @@ function render({ model, el }) {
     if (spec.kind === "chain" || spec.kind === "image") {
       const box = make("div", { class: "chain" });
       update((value) => {
-        const out = (i) => spec.kind === "chain" && value.length > 2 ? set({ [name]: value.filter((_, j) => j !== i) }) : hold([value].flat()[i]);
+        const out = (i) => spec.kind === "chain" && value.length > 2 ? replace({ [name]: value.filter((_, j) => j !== i) }) : hold([value].flat()[i]);
         box.replaceChildren(...[value].flat().map((v, i) => tile(v, `${nameOf(v)}. ${spec.tip}`, () => out(i))));
       });
       return make("div", { class: "control", title: spec.tip }, make("span", {}, spec.label), box);
@@ -280,6 +284,7 @@ function render({ model, el }) {
     const input = make("input", { type: number ? "number" : "range", min, max, step, ...tip });
     input.addEventListener("input", () => {
       const typed = Math.min(max, Math.max(min, Number(input.value) || 0));
+      if (spec.anew) forget();
       set({ [name]: stops ? stops[typed] : number ? Math.round(typed) : typed });
     });
     update((value) => {
@@ -295,10 +300,17 @@ function render({ model, el }) {
     if (!name) return "";
     const masks = tab.controls.part && tab.controls.part.brush;
     const hidden = () => masks && decode(masks[values().part] || values().part);
-    const node = pad(side, spec.tip, masks, (what, bytes) => { drawn = true; set({ [what === "mask" ? "part" : name]: encode(bytes) }); drawn = false; });
-    let drawn = false;
-    updates.push(() => drawn || node.update(pixelsOf(values()[name]), hidden()));
-    node.update(pixelsOf(values()[name]), hidden());
+    let drawn = false, last;
+    const node = pad(side, spec.tip, masks, (what, bytes, gesture) => {
+      const change = { [what === "mask" ? "part" : name]: encode(bytes) };
+      if (gesture !== last && remember(change)) last = gesture;
+      drawn = true;
+      set(change);
+      drawn = false;
+    }, back);
+    const update = () => (drawn || node.update(pixelsOf(values()[name]), hidden()), node.enable(past[tab.name]?.length));
+    updates.push(update);
+    update();
     return node;
   }
 
@@ -385,10 +397,10 @@ function render({ model, el }) {
   }
   const lost = (why) => (said.textContent = gone = `${why}. Was the kernel restarted? Then run this explorer's cell again.`);
   // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
-  function before(name, picture) {
-    const here = (shown[name] ??= {}), now = performance.now();
-    if (here.picture !== picture) Object.assign(here, { was: now - here.since > 800 ? here.picture : here.was, picture, since: now });
-    return Object.fromEntries(((here.was || {}).scenes || []).map((scene) => [scene.name, scene]));
+  function before(picture) {
+    const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
+    if (rests && shown.picture !== picture) shown = { was: now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
+    return Object.fromEntries(((shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
   }
   function withGhosts(panel, old) {
     const panels = old ? old.rows.flatMap(([, row]) => row) : [], twin = panels.find((one) => one.title === panel.title && one.lines);
@@ -396,9 +408,10 @@ function render({ model, el }) {
     return { ...panel, lines: (panel.lines || []).concat(ghosts.map((c) => ({ ...c, dash: true, colour: "#888888", label: "before" }))) };
   }
   function draw() {
-    const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [], was = before(name, picture);
+    const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [];
     const player = scenes.flatMap((scene) => scene.rows[0][1]).find((panel) => panel.kind === "play");
     wait();
+    const was = before(picture);
     shows = [];
     const sections = scenes.map((scene) => {
       const rows = scene.rows.map(([share, panels]) => [share, panels.map((panel) => withGhosts(panel, was[scene.name]))]);
@@ -437,8 +450,9 @@ function render({ model, el }) {
   function build() {
     const name = (built = model.get("tab")), tab = tabs[name];
     updates = [];
+    forget();
     [playing, t] = [false, values().t || 0];
-    const spare = [["Reset", "All controls of this tab as they were", () => set(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")]];
+    const spare = [["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), handed, ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
