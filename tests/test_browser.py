@@ -335,6 +335,11 @@ def compare_and_tour(explorer):
     explorer.tab("Likelihood")  # to go on by oneself leaves it too
     assert "applied: nothing" in explorer.said() and "likelier than 499" not in explorer.said()
     assert explorer.root.locator(".tour [aria-pressed=true]").count() == 0
+    assert "You left the tour" in explorer.root.locator(".say").inner_text()
+    explorer.button("Back to stop 7").click()
+    explorer.settle()
+    assert "7 of 13" in explorer.root.locator(".say").inner_text()
+    explorer.button("Leave the tour").click()
     explorer.tab("Sample")
     explorer.changes(lambda: explorer.button("Reset").click())
 
@@ -412,6 +417,34 @@ def test_undo_gives_back_all_values_of_its_tab(explorer):
     explorer.changes(lambda: pad.click(position={"x": 100, "y": 140}))
     explorer.changes(lambda: undo.click())
     assert explorer.control("hidden").input_value() == "top"
+
+
+def test_the_keyboard_keeps_its_place(explorer):
+    def focus():
+        return explorer.page.evaluate("document.activeElement.textContent")
+
+    def press(*keys):
+        for key in keys:
+            explorer.page.keyboard.press(key)
+        explorer.settle()
+        return focus()
+
+    explorer.root.get_by_role("tab", name="Sample").focus()
+    assert press("End", "Enter") == "Inpainting"
+    assert explorer.root.get_by_role("tab", selected=True).inner_text() == "Inpainting"
+    explorer.root.get_by_role("group", name="A tour").get_by_role("button").first.focus()
+    assert press("ArrowRight", "Enter") == "Show answer" and press("Enter") == "Next"
+    assert press("Enter") == "Show answer" and "3 of 13" in explorer.root.locator(".say").inner_text()
+    explorer.button("Leave the tour").focus()
+    assert press("Enter") == "Inpainting"
+    explorer.root.get_by_role("group", name="Models").get_by_role("button").last.focus()
+    assert press("Enter") == "one logistic a pixel"
+    gallery = explorer.root.get_by_role("group", name="Gallery of real digits").get_by_role("button")
+    gallery.first.focus()
+    place = "[...document.querySelectorAll('.gallery button')].indexOf(document.activeElement)"
+    for keys, at in ((["End"], 9), (["ArrowDown", "Home"], 10), (["ArrowDown", "ArrowDown"], 30), (["ArrowUp"], 20)):
+        press(*keys)
+        assert explorer.page.evaluate(place) == at, keys
 
 
 def fits(explorer):

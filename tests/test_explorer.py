@@ -392,6 +392,38 @@ def test_inpainting_stops_when_told_and_when_told_twice(explorer):
     assert "step 50 of 50" in drawn(tab)["text"]
 
 
+def test_a_run_that_no_longer_fits_the_controls_says_so(explorer):
+    explorer.page.tab, tab = "inpainting", explorer.inpainting
+    tab.kept.clear()
+    tab.set(steps=50)
+    assert "press Start" not in drawn(tab)["text"] and "the real image has" in drawn(tab)["text"]
+    click(explorer, "start")
+    assert "step 50 of 50" in drawn(tab)["text"] and "press Start" not in drawn(tab)["text"]
+    tab.set(image=torch.zeros(64, dtype=torch.uint8))
+    assert drawn(tab)["text"].endswith("changed: press Start</b>") and "your image has" in drawn(tab)["text"]
+    click(explorer, "start")
+    assert "press Start" not in drawn(tab)["text"]
+
+
+def test_the_tour_leaves_no_run_behind(explorer):
+    """Nor does it show one before its question is answered; a run from before it comes back."""
+    explorer.page.tab, tab = "inpainting", explorer.inpainting
+    tab.set(steps=50, seed=1)
+    click(explorer, "start")
+    mine = drawn(tab)["text"]
+    for stop in (11, 4, 11):
+        explorer.page.stop = stop
+        assert "step 0 of 50" in drawn(tab)["text"] and "press Start" not in drawn(tab)["text"]
+        click(explorer, "start")
+        assert drawn(tab)["text"] == mine
+    tab.set(seed=0, steps=3000)
+    click(explorer, "start")
+    explorer.page.stop = -1  # in the midst of a run
+    assert "step 0 of 3000" in drawn(tab)["text"] and not tab.running
+    tab.set(steps=50, seed=1)
+    assert drawn(tab)["text"] == mine
+
+
 def test_a_control_moved_between_two_pictures_of_a_run_counts(explorer, monkeypatch):
     explorer.page.tab, tab, submit = "inpainting", explorer.inpainting, explorer.worker.submit
     tab.set(steps=3000)

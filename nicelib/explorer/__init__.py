@@ -72,6 +72,7 @@ class SampleExplorer(Shown):
             self._check(digits, labels)
             self.digits = digits.cpu()
             self.side, self.worker = math.isqrt(self.digits.shape[1]), Worker()
+            self._runs: dict[int, Any] = {}  # of inpainting, put aside while a tour is on
             self._codes: dict[str, tuple[Tensor, Tensor]] = {}
             self.sample, self.code_space, self.layers = Sample(self), CodeSpace(self), Layers(self)
             self.spectrum, self.likelihood, self.inpainting = Spectrum(self), Likelihood(self), Inpainting(self)
@@ -89,6 +90,7 @@ class SampleExplorer(Shown):
                 tab="sample",
             )
         self.page.observe(weak(self._changed), ["values", "chosen", "tab"])
+        self.page.observe(weak(self._toured), "stop")
         self.page.on_msg(weak(self._message))
         weakref.finalize(self, self.worker.close)  # at Python's exit too: torch aborts if it still computes then
         self._close = weakref.finalize(self, close_page, self.page)
@@ -141,6 +143,14 @@ class SampleExplorer(Shown):
         tab = self.tabs[self.page.tab]
         if tab.asked != (tab.loud(tab.values), self.page.chosen):  # else its picture is there, and a run goes on
             tab.request()
+
+    def _toured(self, change: dict[str, Any]) -> None:
+        """Each stop of the tour begins without a run; its end brings back what was run before it."""
+        tab = self.inpainting
+        tab.stop()
+        self._runs = tab.kept if change["old"] < 0 else self._runs
+        tab.kept, tab.asked, self.page.inpainting = self._runs if change["new"] < 0 else {}, None, {}
+        self._changed()
 
     def _message(self, _: object, content: dict[str, Any], __: object) -> None:
         tab = self.tabs[self.page.tab]

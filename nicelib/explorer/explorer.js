@@ -38,15 +38,16 @@ function paint(canvas, grey, other = grey, mix = 0) {
 // One stop of the Tab key for all buttons of a box; arrow keys go from one to the next.
 function rove(box, columns, beyond = () => {}) {
   const buttons = () => [...box.querySelectorAll("button")];
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-  buttons().forEach((b, i) => (b.tabIndex = i ? -1 : 0));
+  const stop = (one) => buttons().forEach((b, i) => (b.tabIndex = (one ? b === one : !i) ? 0 : -1));
+  stop();
+  box.addEventListener("focusin", (event) => stop(event.target));
   box.addEventListener("keydown", (event) => {
-    if (!(event.key in steps)) return;
+    const all = buttons(), at = all.indexOf(document.activeElement), wide = columns > 1 ? columns : all.length, row = at - (at % wide);
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: row, End: Math.min(row + wide, all.length) - 1 }[event.key];
+    if (to === undefined) return;
     event.preventDefault();
-    const all = buttons(), to = all.indexOf(document.activeElement) + steps[event.key];
-    if (!all[to]) return beyond(event.key);
-    all.forEach((b, i) => (b.tabIndex = i === to ? 0 : -1));
-    all[to].focus();
+    if (all[to]) all[to].focus();
+    else beyond(event.key);
   });
   return box;
 }
@@ -184,7 +185,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, built, late, gone = "";
+  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "";
 
   function set(change, tab = model.get("tab"), quiet = false) {
     model.set("values", { ...model.get("values"), [tab]: { ...values(tab), ...change } });
@@ -199,21 +200,21 @@ function render({ model, el }) {
   const replace = (change, tab) => (remember(change, tab), forget(), set(change, tab));
   const back = () => past[model.get("tab")]?.length && (forget(), set(past[model.get("tab")].pop()));
   function open(tab) { // which ends a tour, and brings back what was there before it
-    if (model.get("stop") >= 0) forget(), (past = kept);
+    if (model.get("stop") >= 0) forget(), ([past, quit] = [kept, tab ? model.get("stop") : -1]);
     model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
   function visit(stop) {
     const { tab, values: moved, models = 1 } = tour[stop];
     if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
-    [answered, past] = [false, {}];
+    [answered, past, quit, aim] = [false, {}, -1, "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
     model.set({ tab, stop, chosen: model.get("models").slice(0, models) });
     model.save_changes();
     heads();
   }
-  const answer = ({ then, press }) => { answered = true; remember(then); set(then); if (press) act(press); heads(); };
+  const answer = ({ then, press }) => { [answered, aim] = [true, "Next"]; remember(then); set(then); if (press) act(press); heads(); };
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
@@ -253,6 +254,7 @@ function render({ model, el }) {
     const more = button("More digits", "The next three of each class", () => { from = (from + rows) % longest; fill(); });
     fill();
     rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
+    more.addEventListener("keydown", (event) => event.key === "ArrowUp" && (event.preventDefault(), box.querySelector(`button:nth-last-child(${classes.length})`).focus()));
     updates.push(mark);
     return make("div", { class: "gallery" }, box, more);
   }
@@ -429,7 +431,15 @@ function render({ model, el }) {
     left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
     shows.forEach((show) => show());
   }
+  // The words and buttons on top, made anew; whoever had the focus finds it where they go on, or where they were.
   function heads() {
+    const was = [top, say].some((box) => box.contains(document.activeElement)), words = aim || document.activeElement.textContent;
+    writeHeads();
+    aim = "";
+    const all = [...say.querySelectorAll("button"), ...top.querySelectorAll("button")];
+    if (was) (all.find((b) => b.textContent === words) || all.find((b) => b.matches(".say *, [aria-selected=true]"))).focus({ preventScroll: true });
+  }
+  function writeHeads() {
     const name = model.get("tab"), stop = model.get("stop"), chosen = model.get("chosen");
     const stops = tour.map((one, i) => button(`${i + 1} ${one.label}`, one.ask, () => visit(i), { "aria-pressed": i === stop }));
     const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
@@ -442,7 +452,9 @@ function render({ model, el }) {
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
-    if (stop < 0) return (say.innerHTML = tabs[name].look_for);
+    if (stop < 0) say.innerHTML = tabs[name].look_for;
+    if (stop < 0 && quit >= 0) say.append(" You left the tour; all is as it was before it. ", button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
+    if (stop < 0) return;
     const told = answered ? make("b", {}, tour[stop].say) : button("Show answer", "What is to be seen, and why", () => answer(tour[stop]));
     const next = stop + 1 < tour.length ? [button("Next", "The next stop of the tour", () => visit(stop + 1)), " "] : [];
     say.replaceChildren(`${stop + 1} of ${tour.length}. ${tour[stop].ask} `, told, " ", ...next, button("Leave the tour", "Everything as it was before the tour", () => open()));

@@ -64,7 +64,10 @@ class Inpainting(Tab):
 
     def draw(self, model: NICE, **values: Any) -> Drawing:
         of, drawing = self.kept.get(id(model), ({}, None))
-        return drawing if drawing and of == values else next(self._pictures(0, [], model, **values))
+        if drawing and of == values:
+            return drawing
+        rows, text = next(self._pictures(0, [], model, **values))
+        return rows, text + "; <b>changed: press Start</b>" * bool(drawing)
 
     def end(self, model: NICE, **values: Any) -> Drawing:
         *_, last = self._pictures(self._run, [], model, **values)
@@ -73,10 +76,12 @@ class Inpainting(Tab):
     def _next(self, run: int, values: dict[str, Any], chosen: dict[str, NICE], runs: dict[NICE, Any]) -> None:
         """Queue some steps of every model and a picture; other tabs are served between."""
 
+        kept = self.kept  # the tour puts it aside
+
         def draw() -> list[dict[str, Any]]:
             for model, pictures in runs.items():
                 if drawing := next(pictures, None):
-                    self.kept[id(model)] = values, drawing
+                    kept[id(model)] = values, drawing
             return self.scenes(chosen, values, self.draw)
 
         def job() -> None:
@@ -96,14 +101,14 @@ class Inpainting(Tab):
         """The start, then whatever some steps have made of it, to the end; ``nats`` grows by the tries' log p a step."""
         hidden, end = self.hidden(part), 0.0
         real = self.explorer.noisy(self.explorer.pixels(image), model)
-        goal = model.log_prob(real).item()
+        goal, whose = model.log_prob(real).item(), "your" if isinstance(image, str) else "the real"
         tries = real.expand(self.tries, -1)
         for x, now in inpaint(model, tries, hidden, rule, steps, torch.Generator().manual_seed(seed)):
             nats.append(now.cpu())
             if time.monotonic() > end or len(nats) > steps or run != self._run:
                 text = (
                     f"step {len(nats) - 1} of {steps}: <b>{now.mean():,.0f} nats</b> on average, from {now.min():,.0f} to "
-                    f"{now.max():,.0f}; the real image has {goal:,.0f}"
+                    f"{now.max():,.0f}; {whose} image has {goal:,.0f}"
                 )
                 yield self._rows(real.cpu(), hidden, x, torch.stack(nats), goal, steps), text
                 end = time.monotonic() + self.seconds_a_picture
