@@ -144,8 +144,11 @@ class Explorer:
         for _ in range(times):
             self.control(label).press(key)
 
+    def notice(self):
+        return self.root.locator(".said").inner_text()
+
     def said(self):
-        """The line below the picture, without what it says of the picture before."""
+        """The line of numbers, without what it says of the picture before."""
         return re.sub(r" \(before: .*?\)", "", self.root.locator(".line").first.inner_text())
 
     def frames(self):
@@ -447,6 +450,37 @@ def test_the_keyboard_keeps_its_place(explorer):
         assert explorer.page.evaluate(place) == at, keys
 
 
+def test_the_page_says_what_it_did(explorer):
+    explorer.tab("Code space")
+    chain, digit = explorer.root.locator(".chain button"), explorer.root.locator(".gallery .tile").first
+    chain.first.click()
+    assert chain.count() == 2 and "needs two images" in explorer.notice()
+    for _ in range(6):
+        explorer.changes(lambda: digit.click())
+    assert chain.count() == 8 and explorer.notice() == ""
+    explorer.changes(lambda: digit.click())
+    assert chain.count() == 8 and "the oldest went" in explorer.notice()
+    explorer.changes(lambda: chain.first.click())
+    assert chain.count() == 7 and explorer.notice() == ""
+
+
+def test_the_seed_that_stands_there_is_drawn(explorer):
+    seed = explorer.control("seed")
+    for typed, stands in (("-5", "0"), ("99999999999999999999", "2147483647"), ("7", "7"), ("", "0")):
+        seed.fill(typed)
+        seed.blur()
+        assert seed.input_value() == stands, typed
+    seed.fill("")
+    explorer.button("Reset").click()
+    assert seed.input_value() == "0"
+    explorer.tab("Code space")
+    explorer.button("Play").click()
+    explorer.page.wait_for_timeout(500)
+    explorer.button("Pause").click()
+    explorer.button("Copy as code").click()
+    explorer.page.get_by_text(re.compile(r"copied: explorer.code_space.show\(t=0\.\d{1,3}\)$")).wait_for()
+
+
 def fits(explorer):
     """Nothing is cut off at the right, no control is without words, no picture is a stamp."""
     for title in TABS:
@@ -649,11 +683,17 @@ def test_a_page_without_its_kernel_says_so(explorer, lab):
         finally:
             os.kill(kernel, signal.SIGCONT)
         explorer.settle()
-        assert explorer.root.locator(".said").inner_text() == ""
+        assert explorer.root.locator(".said:not(.warning)").inner_text() == ""
     explorer.page.evaluate("jupyterapp.commands.execute('kernelmenu:restart'); 0")
     explorer.page.locator(".jp-Dialog .jp-mod-accept").click()
     explorer.root.get_by_text("run this explorer's cell again").wait_for(timeout=3000)
     explorer.page.get_by_text("(ipykernel) | Idle").wait_for()
+    explorer.press("temperature", "ArrowLeft")
+    explorer.page.wait_for_timeout(2500)
+    explorer.press("temperature", "ArrowRight")  # as the last picture, which is no sign of life
+    assert explorer.notice().startswith("No kernel")  # the surer of the two
+    warned, picture = (explorer.root.locator(name).bounding_box()["y"] for name in (".warning", ".view"))
+    assert warned < picture
     run_cell(explorer)
     assert explorer.root.locator(".said").inner_text() == ""
     explorer.changes(lambda: explorer.press("temperature", "ArrowLeft"))

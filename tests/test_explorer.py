@@ -224,18 +224,29 @@ def test_sample_is_the_models(explorer):
 
 def test_save_as_png(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
+    kept = tmp_path / "nice_sample_2.png"
+    kept.write_text("mine")
+    for number in (1, 3):  # nothing is written over
         click(explorer, "save")
         explorer.settle()
-    (path,) = tmp_path.iterdir()  # the same picture, the same name
-    with Image.open(path) as picture:
-        assert picture.width == 1440
-    assert str(path) in explorer.page.sample["said"]
-    path.unlink()
-    path.mkdir()  # cannot be written over
-    click(explorer, "save")
-    explorer.settle()
-    assert "could not write" in explorer.page.sample["said"] and path.is_dir()
+        path = tmp_path / f"nice_sample_{number}.png"
+        assert explorer.page.sample["said"] == f"saved {path}"
+        with Image.open(path) as picture:
+            assert picture.width == 1440
+    assert kept.read_text() == "mine" and len(list(tmp_path.iterdir())) == 3
+
+
+@torch.no_grad()
+def test_one_is_no_plural(explorer):
+    texts = [explorer.sample.draw(explorer.model, 0, n, 1.0) for n in (1, 2)]
+    assert [row[0][1][0]["title"] for row, _ in texts] == ["1 sample", "2 samples"]
+    assert "its log-likelihood" in texts[0][1] and "from" not in texts[0][1] and "of these 2" in texts[1][1]
+    values, said = defaults(explorer.spectrum), set()
+    for value in torch.linspace(-10, 10, 401).tolist():  # near its own z a single pixel moves
+        said.add(
+            explorer.spectrum.draw(explorer.model, **values | {"value": value})[1].split("<b>")[1].split("</b>")[0]
+        )
+    assert {"1 pixel", "2 pixels"} <= said and "1 pixels" not in said
 
 
 def test_only_a_tabs_own_buttons_do_anything(explorer):

@@ -185,9 +185,10 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "";
+  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "";
 
   function set(change, tab = model.get("tab"), quiet = false) {
+    note = "";
     model.set("values", { ...model.get("values"), [tab]: { ...values(tab), ...change } });
     if (!quiet) model.save_changes(); // while one message is under way, only the newest values wait
   }
@@ -223,6 +224,7 @@ function render({ model, el }) {
     if (name !== "chain") return name && replace({ ...Object.fromEntries(straight), [name]: value }, tab);
     const chain = slot === "start" ? [value, ...old.slice(1)] : slot === "end" ? [...old.slice(0, -1), value] : [...old, value];
     replace({ chain: chain.slice(-8) }, tab);
+    if (chain.length > 8) tell("at most 8 images: the oldest went");
   }
   const hold = (value) => { hand = value; handed.replaceChildren(...handBar()); };
   function handBar() {
@@ -267,7 +269,11 @@ function render({ model, el }) {
     if (spec.kind === "chain" || spec.kind === "image") {
       const box = make("div", { class: "chain" });
       update((value) => {
-        const out = (i) => spec.kind === "chain" && value.length > 2 ? replace({ [name]: value.filter((_, j) => j !== i) }) : hold([value].flat()[i]);
+        const out = (i) => {
+          if (spec.kind === "chain" && value.length > 2) return replace({ [name]: value.filter((_, j) => j !== i) });
+          hold([value].flat()[i]);
+          if (spec.kind === "chain") tell("a walk needs two images: add one before you take this one out");
+        };
         box.replaceChildren(...[value].flat().map((v, i) => tile(v, `${nameOf(v)}. ${spec.tip}`, () => out(i))));
       });
       return make("div", { class: "control", title: spec.tip }, make("span", {}, spec.label), box);
@@ -289,6 +295,7 @@ function render({ model, el }) {
       if (spec.anew) forget();
       set({ [name]: stops ? stops[typed] : number ? Math.round(typed) : typed });
     });
+    if (number) input.addEventListener("change", () => (input.value = values()[name])); // what is drawn, whatever was typed
     update((value) => {
       const at = stops ? stops.findLastIndex((stop) => stop <= value) : value;
       if (document.activeElement !== input || Number(input.value) !== at) input.value = at;
@@ -316,7 +323,7 @@ function render({ model, el }) {
     return node;
   }
 
-  const act = (action) => typeof action === "string" ? model.send({ do: action })
+  const act = (action) => typeof action === "string" ? (tell(""), model.send({ do: action }))
     : set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
@@ -326,7 +333,7 @@ function render({ model, el }) {
     const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
     const line = `explorer.${tab.name}.show(${words.join(", ")})`;
     navigator.clipboard?.writeText(line).catch(() => {});
-    said.textContent = `copied: ${line}`;
+    tell(`copied: ${line}`);
   }
 
   // Pictures
@@ -373,7 +380,7 @@ function render({ model, el }) {
     return make("div", { class: "time" }, toggle, slide, out);
   }
   // The kernel hears of it with the next change of something else.
-  const keep = () => { set({ t }, model.get("tab"), true); shows.forEach((show) => show()); };
+  const keep = () => { set({ t: Number(t.toFixed(3)) }, model.get("tab"), true); shows.forEach((show) => show()); };
   function tick(now) {
     if (!playing || !root.isConnected || !shows.length) return (playing = false);
     t += (onward * (now - ticked)) / 1000 / shows[0].seconds;
@@ -394,10 +401,18 @@ function render({ model, el }) {
     const { name, controls } = tabs[model.get("tab")], loud = Object.entries(values()).filter(([key]) => !controls[key].quiet);
     const busy = !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]);
     view.setAttribute("aria-busy", busy);
-    if (!busy) late = clearTimeout(late), (gone = "");
+    if (!busy) late = clearTimeout(late), gone.startsWith("No kernel") || ((gone = ""), report());
     else late ??= setTimeout(() => lost("No answer for 2 seconds. Does another cell run? Then wait for its end"), 2000);
   }
-  const lost = (why) => (said.textContent = gone = `${why}. Was the kernel restarted? Then run this explorer's cell again.`);
+  function lost(why) {
+    if (!gone.startsWith("No kernel")) gone = `${why}. Was the kernel restarted? Then run this explorer's cell again.`; // the surer of the two
+    report();
+  }
+  const tell = (words) => ((note = words), report());
+  function report() {
+    said.textContent = gone || note || model.get(model.get("tab")).said || "";
+    said.classList.toggle("warning", Boolean(gone));
+  }
   // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
   function before(picture) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
@@ -427,7 +442,7 @@ function render({ model, el }) {
     view.replaceChildren(...(player ? [timeBar(player)] : []), ...sections);
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
     view.dataset.drawn = picture.drawn;
-    said.textContent = gone || picture.said || "";
+    report();
     left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
     shows.forEach((show) => show());
   }
@@ -463,7 +478,7 @@ function render({ model, el }) {
     const name = (built = model.get("tab")), tab = tabs[name];
     updates = [];
     forget();
-    [playing, t] = [false, values().t || 0];
+    [playing, t, note] = [false, values().t || 0, ""];
     const spare = [["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
@@ -481,7 +496,7 @@ function render({ model, el }) {
     shows.forEach((show) => show());
   }
   const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait], ["comm_live_update", () => lost("No kernel")]];
-  for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => name === model.get("tab") && draw()]);
+  for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => ((gone = ""), name === model.get("tab") && draw())]);
   for (const [name, react] of events) model.on(name, react);
   build();
   return () => { playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };

@@ -18,10 +18,9 @@ class Sample(Tab):
         z = temperature * model.prior.sample((number, model.dim), torch.Generator().manual_seed(seed))
         x, nats = decode(model, z.to(model.scaling.log_scale))
         captions = [f"{value:,.0f}" for value in nats.tolist()]
-        text = f"mean log-likelihood of these {number}: <b>{nats.mean():,.1f} nats</b>"
-        if number > 1:
-            text += f", from {nats.min():,.1f} to {nats.max():,.1f}"
-        length = z.norm(dim=1)
-        text += f"; their codes have length |z| = {length.mean():.1f}"
-        samples = images(f"{number} samples", x, math.ceil(math.sqrt(number)), captions)
+        length, many = z.norm(dim=1), number > 1
+        text = f"{f'mean log-likelihood of these {number}' if many else 'its log-likelihood'}: <b>{nats.mean():,.1f} nats</b>"
+        text += f", from {nats.min():,.1f} to {nats.max():,.1f}" * many
+        text += f"; {'their codes have' if many else 'its code has'} length |z| = {length.mean():.1f}"
+        samples = images(f"{number} sample{'s' * many}", x, math.ceil(math.sqrt(number)), captions)
         return [(1, [samples, gauge(self.explorer, model, length, RED, "these samples")])], text

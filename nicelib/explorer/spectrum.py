@@ -28,6 +28,7 @@ class Spectrum(Tab):
         *kept, before, after = model.inverse(torch.cat((keep_widest(model, z, k), z[:1], turned))).cpu()
         order, change = widest_first(model), after - before
         spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
+        moved = int((change.abs() > 0.02).sum())
         edge, bottom, top = max(change.abs().max().item(), 1e-6), spread.min().item(), 2 * spread.max().item()
         ranks = torch.arange(1, self.dim + 1)
         lines = [
@@ -41,5 +42,5 @@ class Spectrum(Tab):
         rows = [(0.2, [images(title, x)]) for title, x in (("your image, and real digits", real), (f"what {k} of {self.dim} dimensions explain", torch.stack(kept)))]  # fmt: skip
         return [*rows, (0.45, row)], (
             f"rank {rank}: pixel in row {d // self.side}, column {d % self.side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "
-            f"moves <b>{(change.abs() > 0.02).sum()} pixels</b> by more than 0.02 of white, the farthest by {edge:.2f}"
+            f"moves <b>{moved} pixel{'s' * (moved != 1)}</b> by more than 0.02 of white, the farthest by {edge:.2f}"
         )

@@ -1,5 +1,6 @@
 """What the tabs share: values of controls, a picture drawn in the background, the same picture without a page."""
 
+import itertools
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -131,11 +132,12 @@ class Tab:
             return self.scenes(models, values, self.end), values.get("t", 0)
 
     def save(self) -> None:
-        """Write the picture to the current folder; the line below it says where, or why not."""
+        """Write the picture to a new file in the current folder; the line below it says where, or why not."""
 
         def write() -> None:
             try:
-                path = Path(f"nice_{self.name}_{self.drawn}.png").absolute()
+                names = (Path(f"nice_{self.name}_{n}.png").absolute() for n in itertools.count(1))
+                path = next(name for name in names if not name.exists())
                 figure = as_figure(getattr(self.explorer.page, self.name)["scenes"], t)
                 write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=160))
                 self.tell(said=f"saved {path}")
