@@ -658,9 +658,37 @@ def test_two_models_have_one_player_and_fit(explorer):
             assert explorer.page.evaluate(OVERLAPS) == [], title
 
 
-#: titles that run into each other
+def test_beside_the_file_browser_all_is_seen_at_once(explorer):
+    """At 1280 x 720 with JupyterLab's file browser open: numbers above their picture, two models side by side."""
+    toggle = "jupyterapp.commands.execute('application:toggle-left-area'); 0"
+    explorer.page.evaluate(toggle)
+    try:
+        assert explorer.root.evaluate("n => n.clientWidth") < 900
+        for models in (1, 2):
+            for title in TABS:
+                explorer.tab(title)
+                high = explorer.root.evaluate("n => n.clientHeight")
+                assert high < 720 - 110, f"{title}, {models} models: a part of it is below the fold, {high}"
+                assert explorer.page.evaluate(OVERLAPS) == [], title
+                tops = explorer.page.evaluate(
+                    "['.line', 'section .row'].map((s) => document.querySelector(`.nice ${s}`).getBoundingClientRect().top)"
+                )
+                assert tops[0] < tops[1], f"{title}: the numbers are below the picture"
+                sections = explorer.page.evaluate(
+                    "[...document.querySelectorAll('.nice section')].map((s) => s.getBoundingClientRect().top)"
+                )
+                assert len(sections) == models and len(set(sections)) == 1, f"{title}: not side by side"
+                titles = explorer.root.locator(".view figcaption, .once figcaption").all_inner_texts()
+                assert titles.count("real") + titles.count("what it sees") <= 1, titles  # once for both models
+            fits(explorer)
+            explorer.changes(lambda: explorer.button("one logistic a pixel").click())
+    finally:
+        explorer.page.evaluate(toggle)
+
+
+#: titles, and the names along an axis, that run into each other
 OVERLAPS = """() => {
-    const all = [...document.querySelectorAll('.nice figcaption, .nice .view h4')].map((n) => {
+    const all = [...document.querySelectorAll('.nice figcaption, .nice .view h4, .nice .plot span')].filter((n) => n.style.visibility !== 'hidden').map((n) => {
         const range = document.createRange();
         range.selectNodeContents(n);
         const clip = n.getBoundingClientRect(), { left, right, top, bottom } = range.getBoundingClientRect();

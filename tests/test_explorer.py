@@ -345,7 +345,7 @@ def test_the_gauge_tells_where_a_code_lies(explorer):
         length = explorer.model(explorer.noisy(explorer.digits[3:4]))[0].norm().item()
     (mark,) = [line for line in gauge["lines"] if line["label"].startswith("this image")]
     assert abs(10 ** mark["x"][0] - length) < 1e-3 * length
-    draws = next(line for line in gauge["lines"] if line["label"] == "draws from the prior")
+    draws = next(line for line in gauge["lines"] if line["label"] == "the prior's draws")
     commonest = 10 ** draws["x"][draws["y"].index(max(draws["y"]))]
     assert 0.8 < commonest / (64 * explorer.model.prior.variance) ** 0.5 < 1.2  # where nearly all codes are
 
@@ -637,6 +637,6 @@ def test_the_shipped_curve_is_the_shipped_models():
 def test_the_shipped_model_is_the_default(all_cores):
     explorer = SampleExplorer()
     assert explorer.model.config == load_pretrained().config and len(explorer.digits) == 500
-    assert "10,000 of MNIST test" in str(explorer.likelihood.figure().axes[2].get_legend_handles_labels())
+    assert "MNIST test" in str(explorer.likelihood.figure().axes[2].get_legend_handles_labels())
     assert repr(explorer) == "SampleExplorer: a model of 22,295,920 parameters, 500 real digits"
     assert len(drawn(explorer.sample)["rows"]) == 1

@@ -82,6 +82,18 @@ function chart(panel) {
   return node;
 }
 
+// Of the names at an axis every second, third ... is shown: as many as do not run into each other.
+function thin(view) {
+  for (const plot of view.querySelectorAll(".plot")) for (const axis of "xy") {
+    const names = [...plot.querySelectorAll(`.${axis}`)], boxes = names.map((name) => name.getBoundingClientRect());
+    const apart = (a, b) => (axis === "x" ? b.left - a.right > 3 : a.top - b.bottom > -3);
+    const fits = (every) => boxes.filter((_, i) => i % every === 0).every((box, i, all) => !i || apart(all[i - 1], box));
+    let every = 1;
+    while (!fits(every)) every++;
+    names.forEach((name, i) => (name.style.visibility = i % every ? "hidden" : ""));
+  }
+}
+
 // A map of numbers: colours, a scale below, and under the pointer the place and its number.
 function field(panel) {
   const { side } = panel, values = new Float32Array(bytesOf(panel.values).slice().buffer);
@@ -391,7 +403,7 @@ function render({ model, el }) {
   }
 
   const top = make("div", { class: "top" }), say = make("p", { class: "say" }), left = make("div", { class: "left" });
-  const beside = make("div"), view = make("div", { class: "view", role: "group" }), handed = make("div", { class: "hand" });
+  const beside = make("div", { class: "beside" }), once = make("div", { class: "row once" }), view = make("div", { class: "view", role: "group" }), handed = make("div", { class: "hand" });
   const said = make("p", { class: "said", role: "status" }), right = make("div", { class: "right" }, view, said);
   root.append(top, say, make("div", { class: "body" }, left, beside, right));
   el.append(root);
@@ -430,16 +442,21 @@ function render({ model, el }) {
     wait();
     const was = before(picture);
     shows = [];
+    const shared = (panel) => panel.given && scenes.length > 1; // the same for all models: stands there once
     const sections = scenes.map((scene) => {
-      const rows = scene.rows.map(([share, panels]) => [share, panels.map((panel) => withGhosts(panel, was[scene.name]))]);
+      const rows = scene.rows.map(([share, panels]) => [share, panels.filter((panel) => !shared(panel)).map((panel) => withGhosts(panel, was[scene.name]))]).filter(([, panels]) => panels.length);
       const marked = rows.some(([, panels]) => panels.some((panel) => panel.lines.some((c) => c.ghost)));
       const last = marked && was[scene.name] && was[scene.name].text !== scene.text && /<b>(.*?)<\/b>/.exec(was[scene.name].text)[1];
       const nodes = rows.map(([share, panels]) => make("div", { class: "row", style: `--share: ${share}` }, ...panels.map(panelOf)));
       const text = make("p", { class: "line", "aria-live": "polite" });
       text.innerHTML = last ? scene.text.replace("</b>", `</b> (before: ${last})`) : scene.text;
-      return make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), ...nodes, text);
+      const section = make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), text, ...nodes), told = new Set();
+      for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && name.remove(); // once a picture
+      return section;
     });
-    view.replaceChildren(...(player ? [timeBar(player)] : []), ...sections);
+    once.replaceChildren(...(scenes[0] ? scenes[0].rows : []).flatMap(([, row]) => row.filter(shared).map(panelOf)));
+    view.replaceChildren(...(player ? [timeBar(player)] : []), ...(beside.contains(once) ? [] : [once]), ...sections);
+    thin(view);
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
     view.dataset.drawn = picture.drawn;
     report();
@@ -485,6 +502,7 @@ function render({ model, el }) {
     left.replaceChildren(gallery(), handed, ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
     handed.replaceChildren(...handBar());
     beside.replaceChildren(drawingPad(tab));
+    if (beside.firstElementChild) beside.append(once);
     heads();
     draw();
   }
@@ -498,7 +516,9 @@ function render({ model, el }) {
   const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait], ["comm_live_update", () => lost("No kernel")]];
   for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => ((gone = ""), name === model.get("tab") && draw())]);
   for (const [name, react] of events) model.on(name, react);
+  const sizes = new ResizeObserver(() => thin(view));
+  sizes.observe(view);
   build();
-  return () => { playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
+  return () => { sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
 }
 export default { render };

@@ -126,5 +126,6 @@ class Inpainting(Tab):
             lines.append(line([0, steps], [level, level], GREY, "the real image", dash=True))
             curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))
         title = f"{self.tries} tries, after {step} step{'s' * (step != 1)}"
-        shown = [images("real", real), images("visible", torch.where(hidden, 0.5, real)), images(title, x)]
+        given = {"real": real, "visible": torch.where(hidden, 0.5, real)}
+        shown = [images(name, one) | {"given": True} for name, one in given.items()] + [images(title, x)]
         return [(0.45, shown), (0.45, curves)]

@@ -17,7 +17,7 @@ class Layers(Tab):
         z = model.prior.sample((1, model.dim), torch.Generator().manual_seed(seed)).to(x)
         there, back = states(model, x), states(model, model.inverse(z)).flip(0)
         names = ["x", *(f"layer {i + 1}" for i in range(len(there) - 2)), "z, scaled"]
-        seen = {"the image, forwards": shades(there), "a code, backwards": shades(back.flip(0)).flip(0)}
+        seen = {"image, forwards": shades(there), "code, backwards": shades(back.flip(0)).flip(0)}
         size, code_size = (seen.square().mean((1, 2)).sqrt().tolist() for seen in (there, back))
         places, ticks = range(len(names)), list(enumerate(["x", *map(str, range(1, len(names) - 1)), "z"]))
         lines = [line(places, size, BLUE, "the image", follow=True)]

@@ -23,7 +23,7 @@ class Likelihood(Tab):
         x = self.explorer.noisy(pixels, model)
         by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
         own = by_pixel.sum().item()
-        what = images("what it sees", pixels)
+        what = images("what it sees", pixels) | {"given": True}
         shown = field("nats a pixel gives", by_pixel, -6, math.log(256), colormaps["viridis"], "nats")
         rows = [(0.5, [what, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
@@ -38,15 +38,15 @@ class Likelihood(Tab):
         edges = torch.linspace(-10, 10, 41)
         density = model.prior.log_prob(edges.to(model.scaling.log_scale)).exp()
         prior = line(edges, density / density.max(), ORANGE, f"the {model.config['latent']} prior")
-        ticks = [(-10, "-10 and less"), (10, "10 and more")]
+        ticks = [(-10, "≤ -10"), (0, "0"), (10, "≥ 10")]
         return chart("its code z", [histogram(z, edges, BLUE, "its entries"), prior], "z", (-10, 10), 0, xticks=ticks)
 
     def _others(self, model: NICE, nats: torch.Tensor, own: float) -> Panel:
         low, high = nats.quantile(0.01).item() - 200, nats.max().item() + 200
         bins = torch.linspace(low, high, 50)
-        lines = [histogram(nats, bins, GREY, f"{len(nats)} held-out digits")]
+        lines = [histogram(nats, bins, GREY, f"{len(nats)} held out")]
         if model is self.explorer.shipped:
-            test = histogram(load_test_nats(), bins, BLUE, "10,000 of MNIST test")
+            test = histogram(load_test_nats(), bins, BLUE, "MNIST test")
             lines.append(test | {"fill": False})
         lines.append(upright(own, RED, "this image", low, high))
         return chart("among real digits", lines, "log-likelihood (nats)", (low, high), 0)

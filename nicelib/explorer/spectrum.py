@@ -39,7 +39,8 @@ class Spectrum(Tab):
         curve = chart("spectrum, 1 / exp(s)", lines, "dimension, sorted", (1, self.dim), (bottom, top), log="xy")
         own = [images(f"its z = {z[0, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
         row = [curve, *own, field("change", change, -edge, edge, CHANGE, "of white")]
-        rows = [(0.2, [images(title, x)]) for title, x in (("your image, and real digits", real), (f"what {k} of {self.dim} dimensions explain", torch.stack(kept)))]  # fmt: skip
+        rows = [(0.2, [images("your image, and real digits", real) | {"given": True}])]
+        rows.append((0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))]))
         return [*rows, (0.45, row)], (
             f"rank {rank}: pixel in row {d // self.side}, column {d % self.side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "
             f"moves <b>{moved} pixel{'s' * (moved != 1)}</b> by more than 0.02 of white, the farthest by {edge:.2f}"

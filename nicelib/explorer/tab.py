@@ -154,9 +154,9 @@ def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -
     digits = explorer.held_out(model)[1]
     low, high = 0.3 * draws.min().item(), max(digits.max().item(), 4 * draws.max().item())
     bins = torch.logspace(math.log10(low), math.log10(high), 50)
-    lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "draws from the prior")]
+    lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "the prior's draws")]
     if len(length) > 1:
         lines.append(histogram(length, bins, colour, label) | {"fill": False})
     else:
         lines.append(upright(length.item(), colour, label, low, high))
-    return chart("code length |z|", lines, "from the mode", (low, high), 0, log="x")
+    return chart("code length |z|", lines, "|z|, distance from the mode", (low, high), 0, log="x")
