@@ -1,10 +1,13 @@
 """What the reader of an exercise is told; a wrong answer never ends "Run All"."""
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from nicelib.exercises import check
+from nicelib.explorer import SampleExplorer
 
 YOUR_TURN = "E: your turn. Replace the dots, then run this cell again.\n"
 
@@ -78,3 +81,28 @@ def test_a_wrong_tensor_is_judged_as_a_tensor(capsys):
     assert capsys.readouterr().out == "Ex: not yet. Hint: log 2 is missing\n"
     check("Ex", torch.ones(3), lambda a: [a.sum() == 3, a.sum() == 4], "add")
     assert capsys.readouterr().out == "Ex: not yet, look at part 2. Hint: add\n"
+
+
+def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, capsys):
+    """Numbers from 0 to 255; whatever is no grey level is told so, and not rounded or wrapped to one."""
+    cells = nbformat.read(ROOT / "notebooks" / "07_sample_explorer.ipynb", 4).cells
+    (source,) = (c.source for c in cells if "def fools_both" in c.source)
+    explorer = SampleExplorer()
+    names = {"torch": torch, "model": explorer.model, "noisy": explorer.noisy, "check": check}
+    corner = torch.eye(784)[0]
+    row, column = torch.meshgrid(torch.arange(28) + 0.5, torch.arange(28) + 0.5, indexing="ij")
+    dot = 255 * (1.7 - torch.hypot(row - 14, column - 22)).clamp(0, 1)  # as the page's pen draws it
+    for image, said in (
+        (8 * corner, "right."),
+        ((8 * corner).to(torch.uint8).view(28, 28).numpy(), "right."),
+        (dot.floor().flatten(), "right."),
+        (0 * corner, "not yet, look at part 2"),
+        *(
+            (bad * corner, "not yet, ValueError: expected whole numbers, from 0 to 255")
+            for bad in (264, -248, 8.5, 0.03)
+        ),
+    ):
+        exec(source, names)  # its dots are open
+        exec(source.replace("image = ...", "image = answer"), names | {"answer": image})
+        open_, judged = capsys.readouterr().out.splitlines()
+        assert "your turn" in open_ and judged.startswith(f"Exercise 2: {said}")

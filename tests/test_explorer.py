@@ -225,7 +225,7 @@ def test_sample_is_the_models(explorer):
 def test_save_as_png(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kept = tmp_path / "nice_sample_2.png"
-    kept.write_text("mine")
+    kept.write_bytes(b"mine")
     for number in (1, 3):  # nothing is written over
         click(explorer, "save")
         explorer.settle()
@@ -233,7 +233,7 @@ def test_save_as_png(explorer, tmp_path, monkeypatch):
         assert explorer.page.sample["said"] == f"saved {path}"
         with Image.open(path) as picture:
             assert picture.width == 1440
-    assert kept.read_text() == "mine" and len(list(tmp_path.iterdir())) == 3
+    assert kept.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 3
 
 
 @torch.no_grad()

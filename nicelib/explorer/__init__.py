@@ -28,7 +28,6 @@ from nicelib.pretrained import load_pretrained
 
 __all__ = ["SampleExplorer"]
 
-
 #: the shipped model as long as some explorer has it, so that the cell can be run again at no cost
 _shipped: weakref.WeakValueDictionary[str, NICE] = weakref.WeakValueDictionary()
 
@@ -192,8 +191,5 @@ def _tour(digits: Tensor) -> list[dict[str, Any]]:
     speck = digits[370].clone()
     speck[0] = 40  # of 255: a dark grey
     made = {"empty": text_of(torch.zeros_like(speck)), "speck": text_of(speck)}
-    stops = [{"values": {}, "then": {}} | stop for stop in TOUR]
-    for stop in stops:
-        for moved in ("values", "then"):
-            stop[moved] = {k: made.get(v, v) if isinstance(v, str) else v for k, v in stop[moved].items()}
-    return stops
+    filled = lambda moved: {k: made.get(v, v) if isinstance(v, str) else v for k, v in moved.items()}  # noqa: E731
+    return [stop | {name: filled(stop.get(name, {})) for name in ("values", "then")} for stop in TOUR]

@@ -15,7 +15,6 @@ from nicelib.errors import InputError, one_of
 
 Control = dict[str, Any]
 
-
 TABS = tomllib.loads((Path(__file__).parent / "tabs.toml").read_text(encoding="utf-8"))
 TOUR = TABS.pop("tour")
 

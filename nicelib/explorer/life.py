@@ -28,20 +28,12 @@ class Page(anywidget.AnyWidget):
     side = shared(traitlets.Int)
     digits = shared(traitlets.CBytes)
     classes = shared(traitlets.List)  # of the gallery: [its name, numbers of its digits]
-    tabs = shared(traitlets.List)
-    tour = shared(traitlets.List)
-    models = shared(traitlets.List)
-    chosen = shared(traitlets.List)
+    tabs, tour, models, chosen = (shared(traitlets.List) for _ in range(4))
     values = shared(traitlets.Dict)
     tab = shared(traitlets.Unicode)
     stop = shared(traitlets.Int, -1)  # of the tour
     before = shared(traitlets.Dict)  # what the tour's end brings back
-    sample = shared(traitlets.Dict)
-    code_space = shared(traitlets.Dict)
-    layers = shared(traitlets.Dict)
-    spectrum = shared(traitlets.Dict)
-    likelihood = shared(traitlets.Dict)
-    inpainting = shared(traitlets.Dict)
+    sample, code_space, layers, spectrum, likelihood, inpainting = (shared(traitlets.Dict) for _ in range(6))
 
 
 def close_page(page: Page) -> None:
@@ -120,11 +112,7 @@ def _forget(_: object) -> None:
     shell = get_ipython()
     for memory in (shell.user_ns, shell.user_ns_hidden, shell.user_ns["Out"], vars(shell.displayhook)):
         for name, value in list(memory.items()):
-            if (
-                type(value) is not weakref.ProxyType
-                and isinstance(value, Shown)
-                and re.fullmatch(r"_+|_?\d+", str(name))
-            ):
+            if issubclass(type(value), Shown) and re.fullmatch(r"_+|_?\d+", str(name)):  # no proxy's type
                 memory[name] = weakref.proxy(value)
     gc.collect()  # what the cell showed before
 
