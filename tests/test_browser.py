@@ -444,6 +444,16 @@ def test_the_keyboard_keeps_its_place(explorer):
     assert press("Enter") == "one logistic a pixel"
     gallery = explorer.root.get_by_role("group", name="Gallery of real digits").get_by_role("button")
     gallery.first.focus()
+    press("Enter")  # hold it
+    explorer.root.locator(".hand").get_by_role("button", name="start").focus()
+    assert press("Enter") == "Code space"  # handed over
+    chain = explorer.root.locator(".chain button")
+    gallery.nth(3).focus()
+    press("Enter")
+    chain.nth(1).focus()
+    press("Enter")  # out
+    assert chain.count() == 2 and chain.nth(1).evaluate("b => b === document.activeElement")
+    gallery.first.focus()
     place = "[...document.querySelectorAll('.gallery button')].indexOf(document.activeElement)"
     for keys, at in ((["End"], 9), (["ArrowDown", "Home"], 10), (["ArrowDown", "ArrowDown"], 30), (["ArrowUp"], 20)):
         press(*keys)

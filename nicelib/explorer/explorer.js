@@ -46,8 +46,7 @@ function rove(box, columns, beyond = () => {}) {
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: row, End: Math.min(row + wide, all.length) - 1 }[event.key];
     if (to === undefined) return;
     event.preventDefault();
-    if (all[to]) all[to].focus();
-    else beyond(event.key);
+    all[to] ? all[to].focus() : beyond(event.key);
   });
   return box;
 }
@@ -182,8 +181,10 @@ function pad(side, tip, brush, changed, back) {
   const clear = button("Clear the pad", "Start with an empty, black pad", () => { gesture++; pixels.fill(0); tell("pixels"); });
   press();
   const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
-  node.update = (image, hidden) => draw(([pixels, mask] = [image.slice(), hidden && hidden.slice()]));
-  node.enable = (some) => { if (!some && undo === document.activeElement) canvas.focus(); undo.disabled = !some; };
+  node.update = (image, hidden, changes) => {
+    if (!changes && undo === document.activeElement) canvas.focus();
+    draw(([pixels, mask, undo.disabled] = [image.slice(), hidden && hidden.slice(), !changes]));
+  };
   return node;
 }
 
@@ -232,8 +233,8 @@ function render({ model, el }) {
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
     const name = tabs[tab].takes, old = values(tab)[name];
-    const straight = (tabs[tab].afresh || []).map((one) => [one, tabs[tab].controls[one].value]); // not the last one's turn
-    if (name !== "chain") return name && replace({ ...Object.fromEntries(straight), [name]: value }, tab);
+    const straight = Object.fromEntries((tabs[tab].afresh || []).map((one) => [one, tabs[tab].controls[one].value])); // not the last one's turn
+    if (name !== "chain") return name && replace({ ...straight, [name]: value }, tab);
     const chain = slot === "start" ? [value, ...old.slice(1)] : slot === "end" ? [...old.slice(0, -1), value] : [...old, value];
     replace({ chain: chain.slice(-8) }, tab);
     if (chain.length > 8) tell("at most 8 images: the oldest went");
@@ -281,12 +282,11 @@ function render({ model, el }) {
     if (spec.kind === "chain" || spec.kind === "image") {
       const box = make("div", { class: "chain" });
       update((value) => {
-        const out = (i) => {
-          if (spec.kind === "chain" && value.length > 2) return replace({ [name]: value.filter((_, j) => j !== i) });
-          hold([value].flat()[i]);
-          if (spec.kind === "chain") tell("a walk needs two images: add one before you take this one out");
-        };
+        const few = spec.kind !== "chain" ? "" : value.length < 3 && "a walk needs two images: add one before you take this one out";
+        const out = (i) => few === false ? replace({ [name]: value.filter((_, j) => j !== i) }) : (hold([value].flat()[i]), tell(few));
+        const at = [...box.children].indexOf(document.activeElement);
         box.replaceChildren(...[value].flat().map((v, i) => tile(v, `${nameOf(v)}. ${spec.tip}`, () => out(i))));
+        box.children[Math.min(at, box.children.length - 1)]?.focus();
       });
       return make("div", { class: "control", title: spec.tip }, make("span", {}, spec.label), box);
     }
@@ -321,15 +321,13 @@ function render({ model, el }) {
     if (!name) return "";
     const masks = tab.controls.part && tab.controls.part.brush;
     const hidden = () => masks && decode(masks[values().part] || values().part);
-    let drawn = false, last;
+    let last;
     const node = pad(side, spec.tip, masks, (what, bytes, gesture) => {
       const change = { [what === "mask" ? "part" : name]: encode(bytes) };
       if (gesture !== last && remember(change)) last = gesture;
-      drawn = true;
       set(change);
-      drawn = false;
     }, back);
-    const update = () => (drawn || node.update(pixelsOf(values()[name]), hidden()), node.enable(past[tab.name]?.length));
+    const update = () => node.update(pixelsOf(values()[name]), hidden(), past[tab.name]?.length);
     updates.push(update);
     update();
     return node;
@@ -413,13 +411,11 @@ function render({ model, el }) {
     const { name, controls } = tabs[model.get("tab")], loud = Object.entries(values()).filter(([key]) => !controls[key].quiet);
     const busy = !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]);
     view.setAttribute("aria-busy", busy);
-    if (!busy) late = clearTimeout(late), gone.startsWith("No kernel") || ((gone = ""), report());
+    if (!busy) late = clearTimeout(late), dead() || ((gone = ""), report());
     else late ??= setTimeout(() => lost("No answer for 2 seconds. Does another cell run? Then wait for its end"), 2000);
   }
-  function lost(why) {
-    if (!gone.startsWith("No kernel")) gone = `${why}. Was the kernel restarted? Then run this explorer's cell again.`; // the surer of the two
-    report();
-  }
+  const dead = () => gone.startsWith("No kernel"); // the surer of the two
+  const lost = (why) => ((gone = dead() ? gone : `${why}. Was the kernel restarted? Then run this explorer's cell again.`), report());
   const tell = (words) => ((note = words), report());
   function report() {
     said.textContent = gone || note || model.get(model.get("tab")).said || "";
@@ -466,12 +462,6 @@ function render({ model, el }) {
   // The words and buttons on top, made anew; whoever had the focus finds it where they go on, or where they were.
   function heads() {
     const was = [top, say].some((box) => box.contains(document.activeElement)), words = aim || document.activeElement.textContent;
-    writeHeads();
-    aim = "";
-    const all = [...say.querySelectorAll("button"), ...top.querySelectorAll("button")];
-    if (was) (all.find((b) => b.textContent === words) || all.find((b) => b.matches(".say *, [aria-selected=true]"))).focus({ preventScroll: true });
-  }
-  function writeHeads() {
     const name = model.get("tab"), stop = model.get("stop"), chosen = model.get("chosen");
     const stops = tour.map((one, i) => button(`${i + 1} ${one.label}`, one.ask, () => visit(i), { "aria-pressed": i === stop }));
     const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
@@ -484,15 +474,19 @@ function render({ model, el }) {
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
-    if (stop < 0) say.innerHTML = tabs[name].look_for;
+    say.innerHTML = stop < 0 ? tabs[name].look_for : "";
     if (stop < 0 && quit >= 0) say.append(" You left the tour; all is as it was before it. ", button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
-    if (stop < 0) return;
-    const told = answered ? make("b", {}, tour[stop].say) : button("Show answer", "What is to be seen, and why", () => answer(tour[stop]));
-    const next = stop + 1 < tour.length ? [button("Next", "The next stop of the tour", () => visit(stop + 1)), " "] : [];
-    say.replaceChildren(`${stop + 1} of ${tour.length}. ${tour[stop].ask} `, told, " ", ...next, button("Leave the tour", "Everything as it was before the tour", () => open()));
+    if (stop >= 0) {
+      const told = answered ? make("b", {}, tour[stop].say) : button("Show answer", "What is to be seen, and why", () => answer(tour[stop]));
+      const next = stop + 1 < tour.length ? [button("Next", "The next stop of the tour", () => visit(stop + 1)), " "] : [];
+      say.append(`${stop + 1} of ${tour.length}. ${tour[stop].ask} `, told, " ", ...next, button("Leave the tour", "Everything as it was before the tour", () => open()));
+    }
+    const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say *, [aria-selected=true]"));
+    if (was) (all.find((b) => b.textContent === words) || here).focus({ preventScroll: true });
+    aim = "";
   }
   function build() {
-    const name = (built = model.get("tab")), tab = tabs[name];
+    const name = (built = model.get("tab")), tab = tabs[name], was = left.contains(document.activeElement);
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
@@ -505,6 +499,7 @@ function render({ model, el }) {
     if (beside.firstElementChild) beside.append(once);
     heads();
     draw();
+    if (was) top.querySelector("[aria-selected=true]").focus({ preventScroll: true });
   }
   function sync() {
     if (built !== model.get("tab")) return; // its controls come with build()
