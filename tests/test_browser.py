@@ -472,6 +472,15 @@ def test_the_page_says_what_it_did(explorer):
     assert chain.count() == 8 and "the oldest went" in explorer.notice()
     explorer.changes(lambda: chain.first.click())
     assert chain.count() == 7 and explorer.notice() == ""
+    stop = explorer.button("Half a 0")
+    stop.click()
+    explorer.settle()
+    explorer.button("Show answer").click()
+    explorer.page.get_by_text("step 200 of 200").wait_for()
+    stop.click()  # to ask again
+    explorer.page.get_by_text("step 0 of 200").wait_for()
+    explorer.settle()
+    assert "step 0 of 200" in line(explorer) and explorer.button("Show answer").count() == 1
 
 
 def test_the_seed_that_stands_there_is_drawn(explorer):

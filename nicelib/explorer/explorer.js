@@ -221,6 +221,7 @@ function render({ model, el }) {
   function visit(stop) {
     const { tab, values: moved, models = 1 } = tour[stop];
     if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
+    else if (model.get("stop") === stop) model.set("stop", -2), model.save_changes(); // asked again: the kernel forgets the run
     [answered, past, quit, aim] = [false, {}, -1, "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
