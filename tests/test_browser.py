@@ -472,15 +472,6 @@ def test_the_page_says_what_it_did(explorer):
     assert chain.count() == 8 and "the oldest went" in explorer.notice()
     explorer.changes(lambda: chain.first.click())
     assert chain.count() == 7 and explorer.notice() == ""
-    stop = explorer.button("Half a 0")
-    stop.click()
-    explorer.settle()
-    explorer.button("Show answer").click()
-    explorer.page.get_by_text("step 200 of 200").wait_for()
-    stop.click()  # to ask again
-    explorer.page.get_by_text("step 0 of 200").wait_for()
-    explorer.settle()
-    assert "step 0 of 200" in line(explorer) and explorer.button("Show answer").count() == 1
 
 
 def test_the_seed_that_stands_there_is_drawn(explorer):
@@ -498,6 +489,36 @@ def test_the_seed_that_stands_there_is_drawn(explorer):
     explorer.button("Pause").click()
     explorer.button("Copy as code").click()
     explorer.page.get_by_text(re.compile(r"copied: explorer.code_space.show\(t=0\.\d{1,3}\)$")).wait_for()
+
+
+def names_have_room(explorer):
+    """Plots as narrow as no page has them: fewer names along the axes, none in another's way."""
+    explorer.tab("Inpainting")
+    explorer.page.evaluate("document.querySelectorAll('.nice .plot').forEach((plot) => (plot.style.width = '90px'))")
+    explorer.root.evaluate("root => (root.style.width = '90%')")  # the page looks at its names again
+    hidden = "[...document.querySelectorAll('.nice .plot span')].filter((n) => n.style.visibility === 'hidden').length"
+    explorer.until(f"() => {hidden} > 0", "no name gives way")
+    assert explorer.page.evaluate(OVERLAPS) == []
+    explorer.root.evaluate("root => (root.style.width = '')")
+
+
+def many_samples_are_large(explorer):
+    """Of 100 images tooltips alone tell the nats; all fills the screen for a class, and comes back."""
+    explorer.tab("Sample")
+    explorer.changes(lambda: explorer.press("images", "End"))
+    tiles = explorer.root.locator(".view .tile")
+    assert tiles.count() == 100 and not "".join(tiles.all_inner_texts()).strip()
+    assert re.search("image 100: [0-9,]+. Click", tiles.last.get_attribute("title"))
+    explorer.changes(lambda: explorer.button("Reset").click())
+    assert re.fullmatch("[0-9],[0-9]{3}", tiles.last.inner_text())
+    high = "document.querySelector('.nice .plot .y, .nice .plot .x').getBoundingClientRect().height"
+    before = explorer.page.evaluate(high)
+    explorer.button("Large").click()
+    explorer.until("() => document.fullscreenElement?.matches('.nice')", "it does not fill the screen")
+    assert explorer.page.evaluate(high) > 1.4 * before and not explorer.root.locator(".gallery").is_visible()
+    explorer.button("Large").click()
+    explorer.until("() => !document.fullscreenElement", "it does not come back")
+    assert explorer.root.locator(".gallery").is_visible()
 
 
 def fits(explorer):
@@ -634,6 +655,8 @@ def test_everything_can_be_played(theme, explorer, lab):
     inpaint(explorer)
     compare_with_the_last_reading(explorer)
     compare_and_tour(explorer)
+    many_samples_are_large(explorer)
+    names_have_room(explorer)
     background = explorer.root.evaluate("n => getComputedStyle(n).backgroundColor")
     assert (sum(map(int, re.findall("[0-9]+", background)[:3])) < 200) == (theme == "Dark")
     photograph(explorer, theme)

@@ -373,8 +373,10 @@ def test_inpainting_runs_to_its_end(explorer):
     tries = pixels(panels(scene)["4 tries, after 50 steps"])
     hidden = tab.hidden("top")
     assert torch.equal(tries[:, ~hidden], explorer.digits[20][~hidden].expand(4, -1))
-    figure = tab.figure(rule="paper")
-    assert figure.axes[2].get_title() == "4 tries, after 50 steps"
+    figure = tab.figure(rule="paper", steps=400)
+    steps = figure.axes[3].lines[0].get_xdata().tolist()
+    assert steps == [*range(0, 400, 11), 400]  # few enough to see its leaps, and up as often as down
+    assert figure.axes[2].get_title() == "4 tries, after 400 steps"
 
 
 def test_inpainting_stops_when_told_and_when_told_twice(explorer):
@@ -560,6 +562,7 @@ def test_the_tour_leads_to_pictures(all_cores):
     for label, before, after in (
         ("Empty page", "214 of 500", "499 of 500"),  # which the question and the answer name
         ("Worst 6", "0 of 500", "<b>-2,9"),
+        ("Speck", "gives -68.7", "the least likely pixel, row 0, column 0, gives -220.6 nats"),
         ("Turned", "applied: nothing", "applied: turn 150"),
         ("Rank 0", "<b>0 pixels</b>", "rank 0: "),
     ):
@@ -569,6 +572,10 @@ def test_the_tour_leads_to_pictures(all_cores):
         for label, texts in said.items()
         if "nats</b>" in texts[0][0]
     }
+    speck = explorer.page.tour[7]["then"]["image"]
+    for image, rings in ((370, []), (speck, [0])):  # ringed on the map if far below the rest
+        rows, _ = explorer.likelihood.draw(explorer.model, **defaults(explorer.likelihood) | {"image": image})
+        assert rows[0][1][1]["ring"] == rings
     mode = explorer.model.log_prob(explorer.model.inverse(torch.zeros(1, 784))).item()
     assert abs(nats["Mode"][1] - mode) < 0.1 and abs(nats["Draws"][0] - 2300) < 50
     assert 200 < nats["Speck"][0] - nats["Speck"][1] < 260 and abs(nats["Worst 6"][0] + 3000) < 50

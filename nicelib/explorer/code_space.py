@@ -38,9 +38,7 @@ class CodeSpace(Tab):
         tracks = {f"between the {ends}": walk[path] for path, ends, _, _ in pair}
         player = play(tracks, chart("log-likelihood (nats)", lines, "t"))
         few = torch.linspace(0, len(places) - 1, 11).round().long()
-        rows = [(0.5, [player])] + [
-            (0.2, [images(title, x[few]) | {"given": "pix" in title}]) for title, x in tracks.items()
-        ]
+        rows = [(0.5, [player])] + [(0.2, [images(t, x[few]) | {"given": "pix" in t}]) for t, x in tracks.items()]
         nats = [walk[f"{path}_nats"][round(t * (len(places) - 1))] for path in ("code", "pixels")]
         now = [f'<b class="now">{value:,.1f}</b> nats' for value in nats]  # the page keeps them at its own t
         return rows, f'at t = <b class="now">{t:.2f}</b>: {now[0]} between the codes, {now[1]} between the pixels'

@@ -100,13 +100,16 @@ function field(panel) {
   canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(bytesOf(panel.data)), side), 0, 0);
   const here = make("output", { class: "here" });
   canvas.addEventListener("pointermove", (event) => {
-    const [column, row] = [event.offsetX, event.offsetY].map((at) => Math.min(side - 1, Math.max(0, Math.floor((side * at) / canvas.clientWidth))));
+    const box = canvas.getBoundingClientRect(), at = (way) => Math.min(side - 1, Math.max(0, Math.floor((side * way) / box.width)));
+    const column = at(event.clientX - box.left), row = at(event.clientY - box.top);
     here.textContent = `row ${row}, column ${column}: ${values[row * side + column].toFixed(2)} ${panel.unit}`;
   });
   canvas.addEventListener("pointerleave", () => (here.textContent = ""));
   const bar = make("div", { class: "bar", style: `background: linear-gradient(to right, ${panel.scale})` });
   const scale = make("div", { class: "scale" }, bar, make("span", {}, panel.low), make("span", {}, `${panel.high} ${panel.unit}`));
-  return make("div", {}, canvas, scale, here);
+  const inside = (at) => Math.min(93.5, Math.max(6.5, (100 * (at + 0.5)) / side)); // the whole ring is on the map
+  const ring = (at) => make("i", { class: "ring", style: `left: ${inside(at % side)}%; top: ${inside(Math.floor(at / side))}%` });
+  return make("div", {}, make("div", { class: "map" }, canvas, ...(panel.ring || []).map(ring)), scale, here);
 }
 
 // A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.
@@ -219,17 +222,16 @@ function render({ model, el }) {
     model.save_changes();
   }
   function visit(stop) {
-    const { tab, values: moved, models = 1 } = tour[stop];
+    const { tab, values: moved } = tour[stop];
     if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
-    else if (model.get("stop") === stop) model.set("stop", -2), model.save_changes(); // asked again: the kernel forgets the run
     [answered, past, quit, aim] = [false, {}, -1, "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
-    model.set({ tab, stop, chosen: model.get("models").slice(0, models) });
+    model.set({ tab, stop, chosen: model.get("models").slice(0, 1) });
     model.save_changes();
     heads();
   }
-  const answer = ({ then, press }) => { [answered, aim] = [true, "Next"]; remember(then); set(then); if (press) act(press); heads(); };
+  const answer = ({ then, press, models = 1 }) => { [answered, aim, playing] = [true, "Next", false]; model.set("chosen", model.get("models").slice(0, models)); remember(then); set(then); if (press) act(press); heads(); };
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
@@ -334,6 +336,7 @@ function render({ model, el }) {
     return node;
   }
 
+  const large = () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()).catch(() => tell("this page may not fill the screen"));
   const act = (action) => typeof action === "string" ? (tell(""), model.send({ do: action }))
     : set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
@@ -348,16 +351,17 @@ function render({ model, el }) {
   }
 
   // Pictures
+  const captions = (panel) => (panel.count > 49 ? [] : panel.captions); // of more, tooltips alone tell
   function panelOf(panel) {
     const node = { chart, field, play: player, images: imagesOf }[panel.kind](panel);
     const title = panel.title ? [make("figcaption", {}, panel.title)] : [];
-    const style = `--width: ${panel.width}; --ratio: ${panel.kind === "images" ? panel.width * (panel.captions.length ? 0.8 : 1) : 1}; --columns: ${panel.columns || 1}`;
+    const style = `--width: ${panel.width}; --ratio: ${panel.kind === "images" ? panel.width * (captions(panel).length ? 0.8 : 1) : 1}; --columns: ${panel.columns || 1}`;
     return make("figure", { class: panel.kind, style }, ...title, node);
   }
   function imagesOf(panel) {
     const bytes = bytesOf(panel.data), each = [...Array(panel.count).keys()].map((i) => bytes.slice(i * size, (i + 1) * size));
     const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to hand it to another tab`;
-    const tiles = each.map((image, i) => tile(image, label(i), () => hold(encode(image)), panel.captions[i]));
+    const tiles = each.map((image, i) => tile(image, label(i), () => hold(encode(image)), captions(panel)[i]));
     return rove(make("div", { class: "tiles", style: `--columns: ${panel.columns}`, role: "group", "aria-label": panel.title }, ...tiles), panel.columns);
   }
   function player(panel) {
@@ -491,7 +495,7 @@ function render({ model, el }) {
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")]];
+    const spare = [["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), handed, ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));

@@ -99,33 +99,33 @@ class Inpainting(Tab):
         self, run: int, nats: list[Tensor], model: NICE, image: int | str, part: str, rule: str, steps: int, seed: int
     ) -> Iterator[Drawing]:
         """The start, then whatever some steps have made of it, to the end; ``nats`` grows by the tries' log p a step."""
-        hidden, end = self.hidden(part), 0.0
+        hidden, end, every = self.hidden(part), 0.0, steps // 40 | 1 if rule == "paper" else 1  # its leaps hide all
         real = self.explorer.noisy(self.explorer.pixels(image), model)
         goal, whose = model.log_prob(real).item(), "your" if isinstance(image, str) else "the real"
+        given = {"real": real.cpu(), "visible": torch.where(hidden, 0.5, real.cpu())}
         tries = real.expand(self.tries, -1)
         for x, now in inpaint(model, tries, hidden, rule, steps, torch.Generator().manual_seed(seed)):
             nats.append(now.cpu())
             if time.monotonic() > end or len(nats) > steps or run != self._run:
                 text = (
                     f"step {len(nats) - 1} of {steps}: <b>{now.mean():,.0f} nats</b> on average, from {now.min():,.0f} to "
-                    f"{now.max():,.0f}; {whose} image has {goal:,.0f}"
+                    f"{now.max():,.0f}; {whose} image has {goal:,.0f}" + f"; drawn: every {every} steps" * (every > 1)
                 )
-                yield self._rows(real.cpu(), hidden, x, torch.stack(nats), goal, steps), text
+                yield self._rows(given, x, torch.stack(nats), goal, steps, every), text
                 end = time.monotonic() + self.seconds_a_picture
 
-    def _rows(self, real: Tensor, hidden: Tensor, x: Tensor, nats: Tensor, goal: float, steps: int) -> list[Row]:
+    def _rows(self, given: Any, x: Tensor, nats: Tensor, goal: float, steps: int, every: int) -> list[Row]:
         """The first curve shows all nats, its axis as powers of 10 of what is missing; the second the last 1,000."""
-        step, top, curves = len(nats) - 1, goal + 500, []
+        step, top, curves, at = len(nats) - 1, goal + 500, [], [*range(0, len(nats) - 1, every), len(nats) - 1]
         ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 2000) if v < goal]
         for title, low in (("log p (nats), from the start", None), ("the last 1,000 nats", goal - 600)):
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
             if low is not None:
                 y, level, ends = nats.clamp_min(low - 50), goal, (low, low + 1000)
                 title += "" if (nats > low).any() else ": not reached"
-            lines = [line(range(step + 1), y[:, i], BLUE, "the tries" if not i else "") for i in range(self.tries)]
+            lines = [line(at, y[at, i], BLUE, "the tries" if not i else "") for i in range(self.tries)]
             lines.append(line([0, steps], [level, level], GREY, "the real image", dash=True))
             curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))
         title = f"{self.tries} tries, after {step} step{'s' * (step != 1)}"
-        given = {"real": real, "visible": torch.where(hidden, 0.5, real)}
         shown = [images(name, one) | {"given": True} for name, one in given.items()] + [images(title, x)]
         return [(0.45, shown), (0.45, curves)]

@@ -22,16 +22,18 @@ class Likelihood(Tab):
         pixels = disturb(self.explorer.pixels(image), **done)
         x = self.explorer.noisy(pixels, model)
         by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
-        own = by_pixel.sum().item()
+        own, place = by_pixel.sum().item(), int(by_pixel.argmin())
+        least, second = by_pixel.topk(2, largest=False).values.tolist()
         what = images("what it sees", pixels) | {"given": True}
         shown = field("nats a pixel gives", by_pixel, -6, math.log(256), colormaps["viridis"], "nats")
+        shown["ring"] = [place] if least < second - 100 else []
         rows = [(0.5, [what, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
         applied = ", ".join(f"{self.controls[name]['label']} {value:g}" for name, value in done.items() if value)
         return rows, (
             f"<b>{own:,.1f} nats</b>, {bits_per_dim(own, self.dim):.2f} bits/dim: likelier than <b>{(nats < own).sum()} of "
-            f"{len(nats)}</b> held-out digits; |z| = {z.norm():.1f}; the worst pixel gives {by_pixel.min():,.1f} nats; "
-            f"applied: {applied or 'nothing'}"
+            f"{len(nats)}</b> held-out digits; |z| = {z.norm():.1f}; the least likely pixel, row {place // self.side}, "
+            f"column {place % self.side}, gives {least:,.1f} nats; applied: {applied or 'nothing'}"
         )
 
     def _code(self, model: NICE, z: torch.Tensor) -> Panel:

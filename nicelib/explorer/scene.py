@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from nicelib.data import quantise
-from nicelib.plotting import ORANGE
+from nicelib.plotting import ORANGE, RED
 
 Panel = dict[str, Any]
 Row = tuple[float, list[Panel]]  # its share of the picture's height, and its panels from left to right
@@ -166,6 +166,8 @@ def _draw_image(ax: Any, panel: Panel) -> None:
     ax.set_axis_off()
     if panel["kind"] == "field":
         ax.imshow(data.reshape(side, side, 4))
+        for at in panel.get("ring", []):
+            ax.plot(at % side, at // side, "o", mfc="none", mec=RED, ms=14, clip_on=False)
         ax.text(side / 2, side, f"{panel['low']} to {panel['high']} {panel['unit']}", ha="center", va="top", fontsize=8)
         return
     columns = panel["columns"]
