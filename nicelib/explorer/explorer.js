@@ -217,7 +217,9 @@ function render({ model, el }) {
   const replace = (change, tab) => (remember(change, tab), forget(), set(change, tab));
   const back = () => past[model.get("tab")]?.length && (forget(), set(past[model.get("tab")].pop()));
   function open(tab) { // which ends a tour, and brings back what was there before it
-    if (model.get("stop") >= 0) forget(), ([past, quit] = [kept, tab ? model.get("stop") : -1]);
+    rest();
+    quit = tab ? model.get("stop") : -1;
+    if (model.get("stop") >= 0) forget(), (past = kept);
     model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
@@ -231,7 +233,7 @@ function render({ model, el }) {
     model.save_changes();
     heads();
   }
-  const answer = ({ then, press, models = 1 }) => { [answered, aim, playing] = [true, "Next", false]; model.set("chosen", model.get("models").slice(0, models)); remember(then); set(then); if (press) act(press); heads(); };
+  const answer = ({ then, press, models = 1 }) => { [answered, aim, playing] = [true, "Next", false]; model.set("chosen", model.get("models").slice(0, models)); remember(then); set(then); if (press) act(press); heads(); shows.forEach((show) => show()); };
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
@@ -337,10 +339,11 @@ function render({ model, el }) {
   }
 
   const large = () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()).catch(() => tell("this page may not fill the screen"));
-  const act = (action) => typeof action === "string" ? (tell(""), model.send({ do: action }))
+  const act = (action) => typeof action === "string" ? (rest(), tell(""), model.send({ do: action }))
     : set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
+    rest();
     const tab = tabs[model.get("tab")], start = defaults(tab), chosen = model.get("chosen");
     const changed = Object.entries(values()).filter(([name, value]) => !same(value, start[name]));
     if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
@@ -396,6 +399,7 @@ function render({ model, el }) {
   }
   // The kernel hears of it with the next change of something else.
   const keep = () => { set({ t: Number(t.toFixed(3)) }, model.get("tab"), true); shows.forEach((show) => show()); };
+  const rest = () => playing && (keep(), model.save_changes()); // the time at which a walk stands, for the kernel
   function tick(now) {
     if (!playing || !root.isConnected || !shows.length) return (playing = false);
     t += (onward * (now - ticked)) / 1000 / shows[0].seconds;

@@ -75,7 +75,6 @@ class Inpainting(Tab):
 
     def _next(self, run: int, values: dict[str, Any], chosen: dict[str, NICE], runs: dict[NICE, Any]) -> None:
         """Queue some steps of every model and a picture; other tabs are served between."""
-
         kept = self.kept  # the tour puts it aside
 
         def draw() -> list[dict[str, Any]]:
@@ -111,6 +110,7 @@ class Inpainting(Tab):
                     f"step {len(nats) - 1} of {steps}: <b>{now.mean():,.0f} nats</b> on average, from {now.min():,.0f} to "
                     f"{now.max():,.0f}; {whose} image has {goal:,.0f}" + f"; drawn: every {every} steps" * (every > 1)
                 )
+                text += "; nothing is hidden: there is nothing to fill in" * (not hidden.any())
                 yield self._rows(given, x, torch.stack(nats), goal, steps, every), text
                 end = time.monotonic() + self.seconds_a_picture
 
