@@ -98,7 +98,7 @@ def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, capsys):
         (dot.floor().flatten(), "right."),
         (0 * corner, "not yet, look at part 2"),
         *(
-            (bad * corner, "not yet, ValueError: expected whole numbers, from 0 to 255")
+            (bad * corner, "not yet, ValueError: expected 784 whole numbers, from 0 to 255")
             for bad in (264, -248, 8.5, 0.03)
         ),
     ):

@@ -261,7 +261,7 @@ def test_a_chain_is_walked_leg_by_leg(explorer):
     explorer.page.tab = "code_space"
     with torch.no_grad():
         walk = explorer.code_space.walk(explorer.model, [2, 11, 5])
-        legs = [walks(explorer.model, explorer.noisy(explorer.digits[[a, b]]), 26) for a, b in ((2, 11), (11, 5))]
+        legs = [walks(explorer.model, explorer.noisy(explorer.digits[[a, b]]), 31) for a, b in ((2, 11), (11, 5))]
     for name, values in walk.items():
         assert torch.equal(values, torch.cat([leg[name] for leg in legs])), name
     explorer.code_space.set(chain=[2, 11, 5])

@@ -12,7 +12,7 @@ from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
 from nicelib.plotting import GREEN, RED
 
-FRAMES = 26  # on the way from one image to the next; the page blends what lies between
+FRAMES = 31  # on the way from one image to the next; the page blends what lies between
 
 
 class CodeSpace(Tab):

@@ -151,6 +151,7 @@ function pad(side, tip, brush, changed, back) {
   const place = (event, box = canvas.getBoundingClientRect()) =>
     ({ x: (side * (event.clientX - box.left)) / box.width, y: (side * (event.clientY - box.top)) / box.height });
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
     gesture++;
     stroke((last = pen = place(event)), last);
@@ -181,7 +182,7 @@ function pad(side, tip, brush, changed, back) {
     button(name, tips[name], () => { tool = name; press(); }));
   const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
   const undo = button("Undo", "Take back the last stroke, image or Reset: Ctrl Z", back);
-  const clear = button("Clear the pad", "Start with an empty, black pad", () => { gesture++; pixels.fill(0); tell("pixels"); });
+  const clear = button("Clear the pad", "Start with an empty, black pad", () => { gesture++; pixels.fill(0); pen = { x: side / 2, y: side / 2 }; canvas.focus(); tell("pixels"); });
   press();
   const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
   node.update = (image, hidden, changes) => {
@@ -233,7 +234,16 @@ function render({ model, el }) {
     model.save_changes();
     heads();
   }
-  const answer = ({ then, press, models = 1 }) => { [answered, aim, playing] = [true, "Next", false]; model.set("chosen", model.get("models").slice(0, models)); remember(then); set(then); if (press) act(press); heads(); shows.forEach((show) => show()); };
+  function answer({ tab, values: moved, then, press, models = 1 }) { // of the stop's own picture, whatever was played with meanwhile
+    const { t: _, ...own } = { ...defaults(tabs[tab]), ...moved }, change = { ...own, ...then };
+    [answered, aim, playing, shown.since] = [true, "Next", false, 0]; // what stands there is what the answer is compared with
+    model.set("chosen", model.get("models").slice(0, models));
+    remember(change);
+    set(change);
+    if (press) act(press);
+    heads();
+    shows.forEach((show) => show());
+  }
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
@@ -251,7 +261,7 @@ function render({ model, el }) {
     const image = make("span", { class: "thumb", title: nameOf(hand) }, paint(make("canvas"), pixelsOf(hand)));
     const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain").map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name));
     const walk = [["start", "Where the walk begins"], ["end", "Where the walk ends"], ["add a stop", "One more stop of the walk"]];
-    return [image, "walk: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)), "or in: ", ...others];
+    return [image, "in Code space: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)), "or in: ", ...others];
   }
 
   function tile(value, label, act, caption = "") {
@@ -339,7 +349,10 @@ function render({ model, el }) {
   }
 
   const large = () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()).catch(() => tell("this page may not fill the screen"));
-  const act = (action) => typeof action === "string" ? (rest(), tell(""), model.send({ do: action }))
+  function send(content) {
+    try { model.send(content); } catch { lost("No kernel"); }
+  }
+  const act = (action) => typeof action === "string" ? (rest(), tell(""), send({ do: action }))
     : set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
@@ -349,8 +362,8 @@ function render({ model, el }) {
     if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
     const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
     const line = `explorer.${tab.name}.show(${words.join(", ")})`;
-    navigator.clipboard?.writeText(line).catch(() => {});
-    tell(`copied: ${line}`);
+    const done = await navigator.clipboard?.writeText(line).then(() => true, () => false);
+    tell(`${done ? "copied" : "to be copied"}: ${line}`);
   }
 
   // Pictures
@@ -364,7 +377,8 @@ function render({ model, el }) {
   function imagesOf(panel) {
     const bytes = bytesOf(panel.data), each = [...Array(panel.count).keys()].map((i) => bytes.slice(i * size, (i + 1) * size));
     const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to hand it to another tab`;
-    const tiles = each.map((image, i) => tile(image, label(i), () => hold(encode(image)), captions(panel)[i]));
+    const take = (i) => panel.states && panel.captions[i] !== "x" ? tell("only x is an image: the greys of the others stand for other numbers") : hold(encode(each[i]));
+    const tiles = each.map((image, i) => tile(image, label(i), () => take(i), captions(panel)[i]));
     return rove(make("div", { class: "tiles", style: `--columns: ${panel.columns}`, role: "group", "aria-label": panel.title }, ...tiles), panel.columns);
   }
   function player(panel) {
@@ -484,7 +498,7 @@ function render({ model, el }) {
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
     say.innerHTML = stop < 0 ? tabs[name].look_for : "";
-    if (stop < 0 && quit >= 0) say.append(" You left the tour; all is as it was before it. ", button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
+    if (stop < 0 && quit >= 0) say.append(" You left the tour. ", button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
     if (stop >= 0) {
       const told = answered ? make("b", {}, tour[stop].say) : button("Show answer", "What is to be seen, and why", () => answer(tour[stop]));
       const next = stop + 1 < tour.length ? [button("Next", "The next stop of the tour", () => visit(stop + 1)), " "] : [];
@@ -522,7 +536,10 @@ function render({ model, el }) {
   for (const [name, react] of events) model.on(name, react);
   const sizes = new ResizeObserver(() => thin(view));
   sizes.observe(view);
+  // Jupyter runs a cell by keys only if the focus is not held in here.
+  const leave = (event) => root.contains(event.target) || (root.contains(document.activeElement) && document.activeElement.blur());
+  document.addEventListener("pointerdown", leave, true);
   build();
-  return () => { sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
+  return () => { document.removeEventListener("pointerdown", leave, true); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
 }
 export default { render };

@@ -25,7 +25,7 @@ class Layers(Tab):
         curve = chart("size of its values (RMS)", lines, "after layer", (0, len(names) - 1), log="y", xticks=ticks)
         rows = [(0.46, [play(seen, curve, names)])]
         for (title, shown), captions in zip(seen.items(), (names, names[::-1]), strict=True):
-            rows.append((0.23, [images(title, shown, captions=captions)]))
+            rows.append((0.23, [images(title, shown, captions=captions) | {"states": True}]))
         couplings = ", ".join(f"{value:.3f}" for value in size[:-1])
         return rows, f"size of the image's values, from x to the last coupling: <b>{couplings}</b>; z: {size[-1]:.2f}"
 

@@ -14,7 +14,8 @@ class Spectrum(Tab):
     name = "spectrum"
 
     def table(self) -> dict[str, Control]:
-        ladder = sorted({0, self.dim, *(round(self.dim ** (i / 40)) for i in range(41))})  # fine where it counts
+        rungs = (*range(21), 25, 30, 40, 50, 60, 80, 100, 150, 200, 250, 300, 400, 500, 600)  # fine where it counts
+        ladder = [k for k in rungs if k < self.dim] + [self.dim]
         some = torch.linspace(0, len(self.explorer.digits) - 1, 10).long()
         self.some, controls = self.explorer.digits[some], super().table()
         controls["k"] |= {"value": min(ladder, key=lambda k: abs(k - 20)), "high": self.dim, "options": ladder}
@@ -28,8 +29,8 @@ class Spectrum(Tab):
         *kept, before, after = model.inverse(torch.cat((keep_widest(model, z, k), z[:1], turned))).cpu()
         order, change = widest_first(model), after - before
         spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
-        moved = int((change.abs() > 0.02).sum())
-        edge, bottom, top = max(change.abs().max().item(), 1e-6), spread.min().item(), 2 * spread.max().item()
+        most, bottom, top = change.abs().max().item(), spread.min().item(), 2 * spread.max().item()
+        moved, edge = int((change.abs() > 0.02).sum()), max(most, 0.02)
         ranks = torch.arange(1, self.dim + 1)
         lines = [
             line(ranks[: max(k, 1)], spread[: max(k, 1)], BLUE, f"the {k} kept", fill=True),
@@ -38,10 +39,9 @@ class Spectrum(Tab):
         ]
         curve = chart("spectrum, 1 / exp(s)", lines, "dimension, sorted", (1, self.dim), (bottom, top), log="xy")
         own = [images(f"its z = {z[0, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
-        row = [curve, *own, field("change", change, -edge, edge, CHANGE, "of white")]
         rows = [(0.2, [images("your image, and real digits", real) | {"given": True}])]
         rows.append((0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))]))
-        return [*rows, (0.45, row)], (
+        return [*rows, (0.45, [curve, *own, field("change", change, -edge, edge, CHANGE, "of white")])], (
             f"rank {rank}: pixel in row {d // self.side}, column {d % self.side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "
-            f"moves <b>{moved} pixel{'s' * (moved != 1)}</b> by more than 0.02 of white, the farthest by {edge:.2f}"
+            f"moves <b>{moved} pixel{'s' * (moved != 1)}</b> by more than 0.02 of white, the farthest by {most:.2f}"
         )
