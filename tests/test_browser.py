@@ -510,6 +510,24 @@ def test_answers_speak_of_their_own_picture(explorer):
     assert explorer.said() == was, "the right mouse button draws"
 
 
+def test_an_empty_page_is_empty(explorer):
+    """Whatever was turned, dirtied or erased before; and the pen of exercise 2's solution then draws its dot."""
+    explorer.tab("Likelihood")
+    explorer.changes(lambda: explorer.press("turn", "End"))
+    explorer.changes(lambda: explorer.press("noise", "End"))
+    explorer.button("Erase").click()
+    explorer.changes(lambda: explorer.button("Clear the pad").click())
+    assert explorer.said().startswith("2,652.8 nats") and "applied: nothing" in explorer.said(), explorer.said()
+    for _ in range(8):
+        explorer.page.keyboard.press("ArrowRight")
+    explorer.changes(lambda: explorer.page.keyboard.press("Space"))
+    nats, length = re.search(r"^([0-9,.]+) nats.*[|]z[|] = ([0-9.]+)", explorer.said()).groups()
+    assert float(nats.replace(",", "")) > 2500 and 46 < float(length) < 59, explorer.said()
+    explorer.changes(lambda: explorer.button("Undo").click())
+    explorer.changes(lambda: explorer.button("Undo").click())
+    assert "applied: turn 180, noise" in explorer.said(), "Undo does not bring back what was cleared"
+
+
 def test_a_cell_can_be_run_by_keys_after_playing(explorer):
     """A click beside the explorer gives the keys back to Jupyter."""
     explorer.button("Reset").click()

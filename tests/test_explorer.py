@@ -13,7 +13,7 @@ from conftest import randomise
 from PIL import Image
 
 from nicelib import NICE, InputError, data, load_pretrained, plotting, pretrained
-from nicelib.analysis import keep_widest, walks
+from nicelib.analysis import keep_widest, walks, widest_first
 from nicelib.checkpoints import read_header
 from nicelib.data import quantise
 from nicelib.explorer import SampleExplorer
@@ -416,6 +416,18 @@ def test_a_run_that_no_longer_fits_the_controls_says_so(explorer):
     assert drawn(tab)["text"].endswith("changed: press Start</b>") and "your image has" in drawn(tab)["text"]
     click(explorer, "start")
     assert "press Start" not in drawn(tab)["text"]
+
+
+@torch.no_grad()
+def test_a_change_too_small_to_see_leaves_the_map_blank(explorer):
+    rows, text = explorer.spectrum.draw(explorer.model, **defaults(explorer.spectrum) | {"rank": 0, "value": 6.0})
+    high = [float(rows[-1][1][-1]["high"])]
+    z = explorer.model(explorer.noisy(explorer.digits[:1]))[0]
+    values = defaults(explorer.spectrum) | {"image": 0, "rank": explorer.model.dim - 1}
+    own = z[0, widest_first(explorer.model)[-1]].item()
+    rows, text = explorer.spectrum.draw(explorer.model, **values | {"value": own})  # as it is: nothing moves
+    high.append(float(rows[-1][1][-1]["high"]))
+    assert "moves <b>0 pixels</b>" in text and high[0] > high[1] == 0.02, f"the map's scale ends at {high}"
 
 
 def test_the_tour_leaves_no_run_behind(explorer):

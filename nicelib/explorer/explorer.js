@@ -113,7 +113,7 @@ function field(panel) {
 }
 
 // A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.
-function pad(side, tip, brush, changed, back) {
+function pad(side, tip, brush, changed, back, empty) {
   const zoom = Math.floor(280 / side), canvas = make("canvas", { width: side * zoom, height: side * zoom, tabindex: 0, role: "application" });
   canvas.setAttribute("aria-label", `Drawing pad. ${tip}: arrow keys move the pen, space puts it down and lifts it.`);
   canvas.title = tip;
@@ -182,7 +182,12 @@ function pad(side, tip, brush, changed, back) {
     button(name, tips[name], () => { tool = name; press(); }));
   const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
   const undo = button("Undo", "Take back the last stroke, image or Reset: Ctrl Z", back);
-  const clear = button("Clear the pad", "Start with an empty, black pad", () => { gesture++; pixels.fill(0); pen = { x: side / 2, y: side / 2 }; canvas.focus(); tell("pixels"); });
+  const clear = button("Clear the pad", "Start with an empty, black pad, straight and clean, and the pen in its middle", () => {
+    [tool, pen] = ["Pen", { x: side / 2, y: side / 2 }];
+    press();
+    canvas.focus();
+    empty();
+  });
   press();
   const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
   node.update = (image, hidden, changes) => {
@@ -341,7 +346,7 @@ function render({ model, el }) {
       const change = { [what === "mask" ? "part" : name]: encode(bytes) };
       if (gesture !== last && remember(change)) last = gesture;
       set(change);
-    }, back);
+    }, back, () => take(encode(new Uint8Array(size)), tab.name));
     const update = () => node.update(pixelsOf(values()[name]), hidden(), past[tab.name]?.length);
     updates.push(update);
     update();
