@@ -5,32 +5,32 @@ from typing import Any
 
 import torch
 
-YOUR_TURN = "your turn. Replace the dots, then run this cell again."
-
 
 def check(what: str, answer: Any, test: Callable[[Any], Any], hint: str) -> None:
     """Judge what the reader put in place of the dots, in one printed line; nothing is raised, "Run All" goes through.
 
-    ``answer``: a number, text or function, or several in a list, tuple, array, tensor or dictionary, dots for what is
-    open. ``test(answer)`` says if it is right, or of each part; where it is not, or fails, the line ends in ``hint``.
+    ``answer``: a number, text, function, or several in a list, tuple, array, tensor or dictionary; dots for what is open.
+    ``test(answer)`` says if it is right, or of each part; a dictionary's keys say what is wrong with parts that are not.
 
-    >>> check("Exercise 1", (4, ...), lambda a: [a[0] == 4, a[1] == 5], "count both ends")
-    Exercise 1: your turn. Replace the dots, then run this cell again.
-    >>> check("Exercise 1", (4, 4), lambda a: [a[0] == 4, a[1] == 5], "count both ends")
-    Exercise 1: not yet, look at part 2. Hint: count both ends
+    >>> check("Exercise 1", 4, lambda a: {f"{a}, too low": a >= 5, f"{a}, too high": a <= 5}, "count both ends")
+    Exercise 1: not yet: 4, too low. Hint: count both ends
     """
     plain, why = _plain(answer), None
     for form in () if _open(plain) else (answer,) if plain is answer else (answer, plain):  # as it is; as a list
         try:
-            right = torch.as_tensor(test(form), device="cpu").bool().flatten()
-        except Exception as error:  # an answer may be anything: say what it led to, without the long traceback
-            why = f", {type(error).__name__}: {error}" if why is None else why
-        else:
-            if right.all():
+            named = isinstance(judged := test(form), dict)
+            right = torch.as_tensor([*judged.values()] if named else judged, device="cpu").bool().flatten().tolist()
+            if not (missed := [[*judged][i] if named else str(i + 1) for i, fine in enumerate(right) if not fine]):
                 return print(f"{what}: right.")
-            why = f", look at part {str((~right).nonzero().flatten().add(1).tolist())[1:-1]}" * (len(right) > 1)
+            part = f", look at part{'s' * (len(missed) > 1)} {' and '.join(missed)}" * (len(right) > 1)
+            why = ": " + "; ".join(missed) if named else part
+        except Exception as error:  # an answer may be anything: say what it led to, without the long traceback
+            inside = ", ".join(dict.fromkeys(type(part).__name__ for part in plain)) if isinstance(plain, list) else ""
+            kind = f", an answer of type {type(answer).__name__}" + f" ({inside})" * bool(inside)
+            why = f"{kind * (not callable(answer))}, {type(error).__name__}: {error}" if why is None else why
     dots = _open(plain) or ... in getattr(getattr(answer, "__code__", None), "co_consts", ())  # a function's own dots
-    print(f"{what}:", YOUR_TURN if dots else f"not yet{why}. Hint: {hint}")
+    said = f"not yet{why}. Hint: {hint}"
+    print(f"{what}:", "your turn. Replace the dots, then run this cell again." if dots else said)
 
 
 def _plain(answer: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from nicelib import analysis
 from nicelib.exercises import check
 from nicelib.explorer import SampleExplorer
 
@@ -62,15 +63,40 @@ def test_numbers_are_numbers_whatever_they_come_as(kind, capsys):
 
 def test_the_parts_that_miss_are_named(capsys):
     check("E", [1, 2, 4], lambda a: torch.tensor(a) == torch.tensor([1, 3, 3]), "hint")
-    assert capsys.readouterr().out == "E: not yet, look at part 2, 3. Hint: hint\n"
+    check("E", [1, 2, 4], lambda a: torch.tensor(a) == torch.tensor([0, 3, 3]), "hint")
+    two, three = capsys.readouterr().out.splitlines()
+    assert two == "E: not yet, look at parts 2 and 3. Hint: hint"
+    assert three == "E: not yet, look at parts 1 and 2 and 3. Hint: hint"
+
+
+def high_or_odd(a):
+    return {f"{a} is too high": a < 9, f"{a} is odd": torch.tensor(a) % 2 == 0}
+
+
+def test_what_is_wrong_is_said_in_the_tests_words(capsys):
+    for answer in (9, 10, 7, 6, np.int64(7), "a"):
+        check("E", answer, high_or_odd, "hint")
+    both, high, odd, right, numpys, text = capsys.readouterr().out.splitlines()
+    assert both == "E: not yet: 9 is too high; 9 is odd. Hint: hint"
+    assert high == "E: not yet: 10 is too high. Hint: hint"
+    assert odd == numpys == "E: not yet: 7 is odd. Hint: hint"
+    assert right == "E: right."
+    assert text.startswith("E: not yet, an answer of type str, TypeError: ")
 
 
 def test_an_answer_that_fails_is_told_so_in_one_line(capsys):
     check("E", "a half", near, "hint")
+    check("E", (0.5, "a", "b"), lambda a: [near(part) for part in a], "hint")
+    check("E", np.ones(2), lambda a: a.strip() == "", "hint")
+    check("E", "a half", lambda a: float(a) == 0.5, "hint")
     check("E", lambda x: x.square(), squares, "hint")
     check("E", lambda x: x**2, squares, "hint")
-    text, function, right = capsys.readouterr().out.splitlines()
-    assert text.startswith("E: not yet, TypeError: ") and text.endswith("Hint: hint")
+    text, several, array, value, function, right = capsys.readouterr().out.splitlines()
+    kind = "E: not yet, an answer of type "
+    assert text.startswith(f"{kind}str, TypeError: ") and text.endswith("Hint: hint")
+    assert several.startswith(f"{kind}tuple (float, str), TypeError: ")
+    assert array.startswith(f"{kind}ndarray (float), AttributeError: ")
+    assert value == f"{kind}str, ValueError: could not convert string to float: 'a half'. Hint: hint"
     assert function == "E: not yet, AttributeError: 'int' object has no attribute 'square'. Hint: hint"
     assert right == "E: right."
 
@@ -83,12 +109,42 @@ def test_a_wrong_tensor_is_judged_as_a_tensor(capsys):
     assert capsys.readouterr().out == "Ex: not yet, look at part 2. Hint: add\n"
 
 
-def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, capsys):
-    """Numbers from 0 to 255; whatever is no grey level is told so, and not rounded or wrapped to one."""
+@pytest.fixture(scope="module")
+def explorers_exercise():
+    """Judges an answer to one of notebook 07's exercises: runs its two cells, the reader's with the dots replaced."""
     cells = nbformat.read(ROOT / "notebooks" / "07_sample_explorer.ipynb", 4).cells
-    (source,) = (c.source for c in cells if "def fools_both" in c.source)
     explorer = SampleExplorer()
-    names = {"torch": torch, "model": explorer.model, "noisy": explorer.noisy, "check": check}
+    names = {"torch": torch, "analysis": analysis, "check": check, "model": explorer.model}
+    names |= {"digits": explorer.digits, "noisy": explorer.noisy}
+
+    def judge(number, answer, dots="...", instead="answer"):
+        (at,) = (i for i, cell in enumerate(cells) if f'check("Exercise {number}"' in cell.source)
+        exec(cells[at - 1].source, names)
+        assert cells[at].source.count(dots) == 1
+        exec(cells[at].source.replace(dots, instead), names | {"answer": answer})
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((100.5, 1.6), "right."),
+        ((np.float64(100.53), torch.tensor(1.62)), "right."),
+        (torch.tensor([100.53, 1.62]), "right."),
+        ((100, 1.5), "not yet: sd 1.5, too low."),
+        ((203, 1.7), "not yet: length 203, too high; sd 1.7, too high."),
+        ((99, 3.2), "not yet: length 99, too low; sd 3.2, too high."),
+        (("a", 1.6), "not yet, an answer of type tuple (str, float), TypeError: "),
+    ],
+)
+def test_exercise_1_of_the_explorer_says_which_is_too_high(answer, said, explorers_exercise, capsys):
+    explorers_exercise(1, answer, "..., ...")
+    assert capsys.readouterr().out.startswith(f"Exercise 1: {said}")
+
+
+def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, explorers_exercise, capsys):
+    """Numbers from 0 to 255; whatever is no grey level is told so, and not rounded or wrapped to one."""
     corner = torch.eye(784)[0]
     row, column = torch.meshgrid(torch.arange(28) + 0.5, torch.arange(28) + 0.5, indexing="ij")
     dot = 255 * (1.7 - torch.hypot(row - 14, column - 22)).clamp(0, 1)  # as the page's pen draws it
@@ -96,13 +152,38 @@ def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, capsys):
         (8 * corner, "right."),
         ((8 * corner).to(torch.uint8).view(28, 28).numpy(), "right."),
         (dot.floor().flatten(), "right."),
-        (0 * corner, "not yet, look at part 2"),
+        (0 * corner, "not yet: |z| = 25.5, too near the mode. Hint"),
+        (9 * corner, "right."),
+        (6 * corner, "not yet: |z| = 42.7, too near the mode. Hint"),
+        (10 * corner, "not yet: |z| = 62.4, too far from the mode. Hint"),
+        (40 * corner, "not yet: 2,427 nats, too few; |z| = 229.3, too far from the mode. Hint"),
+        (SampleExplorer().digits[20], "not yet: 2,413 nats, too few; ink in 204 pixels, too many. Hint"),
         *(
-            (bad * corner, "not yet, ValueError: expected 784 whole numbers, from 0 to 255")
+            (
+                bad * corner,
+                "not yet, an answer of type Tensor (float), ValueError: expected 784 whole numbers, from 0 to 255",
+            )
             for bad in (264, -248, 8.5, 0.03)
         ),
+        ("a dot", "not yet, an answer of type str, TypeError: "),
     ):
-        exec(source, names)  # its dots are open
-        exec(source.replace("image = ...", "image = answer"), names | {"answer": image})
-        open_, judged = capsys.readouterr().out.splitlines()
-        assert "your turn" in open_ and judged.startswith(f"Exercise 2: {said}")
+        explorers_exercise(2, image)
+        judged = capsys.readouterr().out
+        assert judged.startswith(f"Exercise 2: {said}"), judged
+
+
+def test_exercise_3_of_the_explorer_says_which_scanner_is_not_found(explorers_exercise, capsys):
+    """And that a sign is wrong; the shifts themselves are not given away."""
+
+    def seen(*found):  # one answer for each scanner
+        answers = iter(found)
+        explorers_exercise(3, lambda scans: next(answers), "return ...", "return answer(scans)")
+        return capsys.readouterr().out.removeprefix("Exercise 3: ")
+
+    assert seen((-2, 2), [-1, 0]) == seen(torch.tensor([-2, 2]), (-1.0, 0)) == "right.\n"
+    first, second = "scanner 1: 2 right and -2 down, a sign is wrong", "scanner 2: 1 right and 0 down, a sign is wrong"
+    assert seen((2, -2), (1, 0)).startswith(f"not yet: {first}; {second}. Hint: Undo")
+    assert seen((-2, 2), (1, 0)).startswith(f"not yet: {second}. Hint")
+    assert seen((-2, -2), (-1, 0)).startswith("not yet: scanner 1: -2 right and -2 down, a sign is wrong. Hint")
+    assert seen((-2, 2), (0, -1)).startswith("not yet: scanner 2: 0 right and -1 down, not what it does. Hint")
+    assert seen(3, 3).startswith("not yet, TypeError: ")  # the function is one; what it returns is not two numbers
