@@ -68,7 +68,7 @@ function chart(panel) {
   const below = (at) => `left: ${at}%; transform: translateX(${at < 4 ? 0 : at > 96 ? -100 : -50}%)`; // an end's name stays inside
   for (const [at, name] of panel.xticks) plot.append(make("span", { class: "x", style: below(across(at)) }, name));
   for (const [at, name] of panel.yticks) plot.append(make("span", { class: "y", style: `top: ${up(at)}%` }, name));
-  const names = panel.lines.filter((c) => c.label).map((c) => make("span", { style: `--colour: ${c.colour}` }, c.label));
+  const names = panel.lines.filter((c) => c.label).map((c) => make("span", { style: `--colour: ${c.colour}`, class: c.fill ? "filled" : c.dash ? "dashed" : c.dots ? "round" : "" }, c.label));
   const moving = panel.lines.filter((c) => c.follow).map((c) => [c, plot.appendChild(dot(c, c.x[0], c.y[0]))]);
   const node = make("div", { class: panel.yticks.length ? "chart numbered" : "chart" }, make("div", { class: "legend" }, ...names));
   node.append(plot, make("div", { class: "xlabel" }, panel.xlabel));
@@ -93,6 +93,22 @@ function thin(view) {
   }
 }
 
+// The picture as large as there is room for: --h, its rows' height together, is found by halving.
+function fit(root, right, beside) {
+  let page = document.scrollingElement, low = 120, high = 1600;
+  for (let node = root; (node = node.parentElement); ) if (/auto|scroll/.test(getComputedStyle(node).overflowY) && node.clientHeight > 300) page = node;
+  const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1100, innerHeight / 620)) : 1;
+  root.style.zoom = zoom;
+  const bottom = (node) => node.getBoundingClientRect().bottom - root.firstChild.getBoundingClientRect().top;
+  const room = Math.max(bottom(beside), (large ? innerHeight : Math.min(innerHeight, page.clientHeight)) - 14 * zoom, 460);
+  while (high - low > 6) {
+    const h = (low + high) / 2;
+    root.style.setProperty("--h", `${h}px`);
+    bottom(right) <= room ? (low = h) : (high = h);
+  }
+  root.style.setProperty("--h", `${low}px`);
+}
+
 // A map of numbers: colours, a scale below, and under the pointer the place and its number.
 function field(panel) {
   const { side } = panel, values = new Float32Array(bytesOf(panel.values).slice().buffer);
@@ -113,7 +129,7 @@ function field(panel) {
 }
 
 // A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.
-function pad(side, tip, brush, changed, back, empty) {
+function pad(side, tip, brush, changed, empty) {
   const zoom = Math.floor(280 / side), canvas = make("canvas", { width: side * zoom, height: side * zoom, tabindex: 0, role: "application" });
   canvas.setAttribute("aria-label", `Drawing pad. ${tip}: arrow keys move the pen, space puts it down and lifts it.`);
   canvas.title = tip;
@@ -166,7 +182,6 @@ function pad(side, tip, brush, changed, back, empty) {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   canvas.addEventListener("keydown", (event) => {
     const move = moves[event.key], from = { ...pen };
-    if (event.key === "z" && (event.ctrlKey || event.metaKey)) event.preventDefault(), back();
     if (!move && event.key !== " ") return; // Tab and all others keep their meaning
     event.preventDefault();
     if (move) pen = { x: Math.min(side, Math.max(0, pen.x + move[0])), y: Math.min(side, Math.max(0, pen.y + move[1])) };
@@ -181,7 +196,6 @@ function pad(side, tip, brush, changed, back, empty) {
   const tools = Object.keys(tips).slice(0, brush ? 4 : 2).map((name) =>
     button(name, tips[name], () => { tool = name; press(); }));
   const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
-  const undo = button("Undo", "Take back the last stroke, image or Reset: Ctrl Z", back);
   const clear = button("Clear the pad", "Start with an empty, black pad, straight and clean, and the pen in its middle", () => {
     [tool, pen] = ["Pen", { x: side / 2, y: side / 2 }];
     press();
@@ -189,11 +203,8 @@ function pad(side, tip, brush, changed, back, empty) {
     empty();
   });
   press();
-  const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, undo, clear));
-  node.update = (image, hidden, changes) => {
-    if (!changes && undo === document.activeElement) canvas.focus();
-    draw(([pixels, mask, undo.disabled] = [image.slice(), hidden && hidden.slice(), !changes]));
-  };
+  const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, clear));
+  node.update = (image, hidden) => draw(([pixels, mask] = [image.slice(), hidden && hidden.slice()]));
   return node;
 }
 
@@ -204,10 +215,10 @@ function render({ model, el }) {
   const pixelsOf = (value) => (typeof value === "number" ? digits.slice(value * size, (value + 1) * size) : decode(value));
   const nameOf = (value) => (typeof value === "number" ? `a ${classOf(value) || "digit"}, number ${value}` : "an image of your own");
   const values = (tab = model.get("tab")) => model.get("values")[tab];
-  const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() });
+  const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "";
+  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", fitted;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     note = "";
@@ -220,7 +231,14 @@ function render({ model, el }) {
     const old = Object.fromEntries(Object.keys(change).map((name) => [name, values(tab)[name]]));
     return !same(old, change) && (past[tab] ??= []).push(old);
   }
+  const move = (change) => (remember(change), set(change));
   const replace = (change, tab) => (remember(change, tab), forget(), set(change, tab));
+  function keys(event) { // no shortcut of the notebook's is meant in here
+    event.stopPropagation();
+    if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.target.type === "number") return;
+    event.preventDefault();
+    back();
+  }
   const back = () => past[model.get("tab")]?.length && (forget(), set(past[model.get("tab")].pop()));
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
@@ -230,14 +248,14 @@ function render({ model, el }) {
     model.save_changes();
   }
   function visit(stop) {
-    const { tab, values: moved } = tour[stop];
+    const { tab, values: moved } = tour[stop], stays = tab === model.get("tab");
     if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
     [answered, past, quit, aim] = [false, {}, -1, "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
     model.set({ tab, stop, chosen: model.get("models").slice(0, 1) });
     model.save_changes();
-    heads();
+    if (stays) build();
   }
   function answer({ tab, values: moved, then, press, models = 1 }) { // of the stop's own picture, whatever was played with meanwhile
     const { t: _, ...own } = { ...defaults(tabs[tab]), ...moved }, change = { ...own, ...then };
@@ -249,6 +267,18 @@ function render({ model, el }) {
     heads();
     shows.forEach((show) => show());
   }
+
+  // What stood here when the cell was last run, the page loaded or the kernel lost: offered until something is changed.
+  const shelf = `nice: ${model.get("models")}, ${digits.length}`, names = ({ values }) => Object.values(values).map(Object.keys);
+  const state = () => model.get("stop") < 0 ? { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") } : model.get("before");
+  let old = null;
+  try { old = JSON.parse(sessionStorage.getItem(shelf)); } catch { /* this page may keep nothing */ }
+  if (old && (same(old, state()) || !same(names(old), names(state())))) old = null;
+  function store() {
+    try { sessionStorage.setItem(shelf, JSON.stringify(state())); } catch { /* as above */ }
+    if (old) old = null, heads();
+  }
+  const restore = () => { model.set(old); model.save_changes(); };
 
   // An image that was clicked: the tab takes it, and it can be handed to the others.
   function take(value, tab, slot) {
@@ -264,7 +294,7 @@ function render({ model, el }) {
     if (hand === null) return ["Click an image, here or on the right, to hand it to another tab."];
     const to = (label, tip, tab, slot) => button(label, tip, () => { if (tab !== model.get("tab")) open(tab); take(hand, tab, slot); });
     const image = make("span", { class: "thumb", title: nameOf(hand) }, paint(make("canvas"), pixelsOf(hand)));
-    const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain").map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name));
+    const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain" && tab.name !== model.get("tab")).map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name));
     const walk = [["start", "Where the walk begins"], ["end", "Where the walk ends"], ["add a stop", "One more stop of the walk"]];
     return [image, "in Code space: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)), "or in: ", ...others];
   }
@@ -279,7 +309,7 @@ function render({ model, el }) {
     const box = make("div", { class: "tiles", style: `--columns: ${classes.length}`, role: "group", "aria-label": "Gallery of real digits" });
     function fill() {
       const shown = [...Array(rows).keys()].flatMap((row) => classes.map(([, numbers]) => numbers[(from + row) % numbers.length]));
-      const pick = (number) => () => { hold(number); take(number, model.get("tab")); };
+      const pick = (number) => () => { hold(number); if (!tabs[model.get("tab")].takes) tell("Sample draws its own: the buttons below the gallery hand this digit to another tab"); take(number, model.get("tab")); };
       box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
       mark();
@@ -311,7 +341,7 @@ function render({ model, el }) {
       return make("div", { class: "control", title: spec.tip }, make("span", {}, spec.label), box);
     }
     if (spec.kind === "choice") {
-      const select = make("select", { ...tip, onchange: () => set({ [name]: select.value }) });
+      const select = make("select", { ...tip, onchange: () => move({ [name]: select.value }) });
       update((value) => {
         const own = spec.options.includes(value) ? [] : [make("option", { value }, "your brush")];
         select.replaceChildren(...spec.options.map((option) => make("option", { value: option }, option)), ...own);
@@ -322,12 +352,17 @@ function render({ model, el }) {
     const stops = spec.options, number = spec.kind === "number", out = make("output");
     const [min, max, step] = stops ? [0, stops.length - 1, 1] : [spec.low, spec.high, spec.step];
     const input = make("input", { type: number ? "number" : "range", min, max, step, ...tip });
+    let moving = false; // from its first move to its release: one step of Undo
     input.addEventListener("input", () => {
-      const typed = Math.min(max, Math.max(min, Number(input.value) || 0));
+      const typed = Math.min(max, Math.max(min, Number(input.value) || 0)), change = { [name]: stops ? stops[typed] : number ? Math.round(typed) : typed };
       if (spec.anew) forget();
-      set({ [name]: stops ? stops[typed] : number ? Math.round(typed) : typed });
+      moving ||= remember(change) > 0;
+      set(change);
     });
-    if (number) input.addEventListener("change", () => (input.value = values()[name])); // what is drawn, whatever was typed
+    input.addEventListener("change", () => {
+      moving = false;
+      if (number && input.value !== String(values()[name])) tell(`${spec.label} = ${input.value || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}`), (input.value = values()[name]); // what is drawn
+    });
     update((value) => {
       const at = stops ? stops.findLastIndex((stop) => stop <= value) : value;
       if (document.activeElement !== input || Number(input.value) !== at) input.value = at;
@@ -346,8 +381,8 @@ function render({ model, el }) {
       const change = { [what === "mask" ? "part" : name]: encode(bytes) };
       if (gesture !== last && remember(change)) last = gesture;
       set(change);
-    }, back, () => take(encode(new Uint8Array(size)), tab.name));
-    const update = () => node.update(pixelsOf(values()[name]), hidden(), past[tab.name]?.length);
+    }, () => take(encode(new Uint8Array(size)), tab.name));
+    const update = () => node.update(pixelsOf(values()[name]), hidden());
     updates.push(update);
     update();
     return node;
@@ -355,10 +390,10 @@ function render({ model, el }) {
 
   const large = () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()).catch(() => tell("this page may not fill the screen"));
   function send(content) {
-    try { model.send(content); } catch { lost("No kernel"); }
+    try { model.send(content); } catch { lost(noKernel); }
   }
   const act = (action) => typeof action === "string" ? (rest(), tell(""), send({ do: action }))
-    : set(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
+    : move(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
     rest();
@@ -368,7 +403,7 @@ function render({ model, el }) {
     const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
     const line = `explorer.${tab.name}.show(${words.join(", ")})`;
     const done = await navigator.clipboard?.writeText(line).then(() => true, () => false);
-    tell(`${done ? "copied" : "to be copied"}: ${line}`);
+    tell(done && line.length > 200 ? `copied: ${line.slice(0, 60)}… (${line.length} characters)` : `${done ? "copied" : "to be copied"}: ${line}`);
   }
 
   // Pictures
@@ -390,7 +425,9 @@ function render({ model, el }) {
     const bytes = bytesOf(panel.data), frame = (track, i) => bytes.subarray((track * panel.frames + i) * size, (track * panel.frames + i + 1) * size);
     const screens = panel.tracks.map((title) => make("canvas", { role: "img", "aria-label": title }));
     const curve = panelOf(panel.chart);
+    let seen = 0; // a tour's question may show no more of the curves than was played
     shows.push(() => {
+      node.style.setProperty("--seen", (seen = Math.max(seen, t)));
       const at = t * (panel.frames - 1), i = Math.min(Math.floor(at), panel.frames - 2);
       screens.forEach((screen, track) => paint(screen, frame(track, i), frame(track, i + 1), at - i));
       const tenths = (v) => v.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -440,14 +477,14 @@ function render({ model, el }) {
     const busy = !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]);
     view.setAttribute("aria-busy", busy);
     if (!busy) late = clearTimeout(late), dead() || ((gone = ""), report());
-    else late ??= setTimeout(() => lost("No answer for 2 seconds. Does another cell run? Then wait for its end"), 2000);
+    else late ??= setTimeout(() => lost("The kernel is busy, perhaps with another cell: the picture will follow. If it never does, run this explorer's cell again."), 2000);
   }
-  const dead = () => gone.startsWith("No kernel"); // the surer of the two
-  const lost = (why) => ((gone = dead() ? gone : `${why}. Was the kernel restarted? Then run this explorer's cell again.`), report());
+  const noKernel = "No kernel. Was it restarted? Then run this explorer's cell again.", dead = () => gone === noKernel; // the surer of the two
+  const lost = (why) => ((gone = dead() ? gone : why), report());
   const tell = (words) => ((note = words), report());
   function report() {
     said.textContent = gone || note || model.get(model.get("tab")).said || "";
-    said.classList.toggle("warning", Boolean(gone));
+    said.classList.toggle("warning", dead());
   }
   // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
   function before(picture) {
@@ -480,12 +517,19 @@ function render({ model, el }) {
     });
     once.replaceChildren(...(scenes[0] ? scenes[0].rows : []).flatMap(([, row]) => row.filter(shared).map(panelOf)));
     view.replaceChildren(...(player ? [timeBar(player)] : []), ...(beside.contains(once) ? [] : [once]), ...sections);
-    thin(view);
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
     view.dataset.drawn = picture.drawn;
     report();
     left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
     shows.forEach((show) => show());
+    sized();
+  }
+  // Anew where the picture's kind, or the room for it, is another.
+  function sized() {
+    const panels = (model.get(model.get("tab")).scenes || []).map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])));
+    const now = JSON.stringify([model.get("tab"), root.clientWidth, view.offsetTop, panels]);
+    if (now !== fitted) fit(root, right, beside), (fitted = now);
+    thin(view);
   }
   // The words and buttons on top, made anew; whoever had the focus finds it where they go on, or where they were.
   function heads() {
@@ -495,15 +539,19 @@ function render({ model, el }) {
     const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
     const models = model.get("models").map((one) => button(one, "Show it, beside the others that are on", () => {
       const now = model.get("models").filter((m) => (m === one) !== chosen.includes(m));
-      if (now.length) model.set("chosen", now), model.save_changes();
+      if (!now.length) return tell("one model stays on: switch on another first");
+      model.set("chosen", now);
+      model.save_changes();
     }, { "aria-pressed": chosen.includes(one) }));
     top.replaceChildren(
       rove(make("div", { class: "buttons tour", role: "group", "aria-label": "A tour" }, ...(stops.length ? [make("span", {}, "Tour")] : []), ...stops), 1),
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
+    root.dataset.hides = (stop >= 0 && !answered && tour[stop].hides) || ""; // until the answer
     say.innerHTML = stop < 0 ? tabs[name].look_for : "";
     if (stop < 0 && quit >= 0) say.append(" You left the tour. ", button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
+    if (stop < 0 && old) say.append(" ", button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore));
     if (stop >= 0) {
       const told = answered ? make("b", {}, tour[stop].say) : button("Show answer", "What is to be seen, and why", () => answer(tour[stop]));
       const next = stop + 1 < tour.length ? [button("Next", "The next stop of the tour", () => visit(stop + 1)), " "] : [];
@@ -512,16 +560,20 @@ function render({ model, el }) {
     const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say *, [aria-selected=true]"));
     if (was) (all.find((b) => b.textContent === words) || here).focus({ preventScroll: true });
     aim = "";
+    sized();
   }
   function build() {
     const name = (built = model.get("tab")), tab = tabs[name], was = left.contains(document.activeElement);
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large]];
+    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), handed, ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
+    const undo = left.querySelector(".undo");
+    updates.push(() => { if ((undo.disabled = !past[name]?.length) && undo === document.activeElement) undo.nextSibling.focus(); });
+    updates.at(-1)();
     handed.replaceChildren(...handBar());
     beside.replaceChildren(drawingPad(tab));
     if (beside.firstElementChild) beside.append(once);
@@ -536,15 +588,17 @@ function render({ model, el }) {
     if ("t" in values() && values().t !== t && !playing) t = values().t;
     shows.forEach((show) => show());
   }
-  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait], ["comm_live_update", () => lost("No kernel")]];
+  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait], ["change:values change:tab change:chosen", store], ["comm_live_update", () => lost(noKernel)]];
   for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => ((gone = ""), name === model.get("tab") && draw())]);
   for (const [name, react] of events) model.on(name, react);
-  const sizes = new ResizeObserver(() => thin(view));
+  const sizes = new ResizeObserver(() => sized());
   sizes.observe(view);
+  const full = () => sized((fitted = ""));
+  for (const where of [window, root]) where.addEventListener(where === root ? "fullscreenchange" : "resize", full);
   // Jupyter runs a cell by keys only if the focus is not held in here.
   const leave = (event) => root.contains(event.target) || (root.contains(document.activeElement) && document.activeElement.blur());
   document.addEventListener("pointerdown", leave, true);
   build();
-  return () => { document.removeEventListener("pointerdown", leave, true); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
+  return () => { document.removeEventListener("pointerdown", leave, true); window.removeEventListener("resize", full); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
 }
 export default { render };
