@@ -100,7 +100,7 @@ function fit(root, right, beside) {
   const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1100, innerHeight / 620)) : 1;
   root.style.zoom = zoom;
   const bottom = (node) => node.getBoundingClientRect().bottom - root.firstChild.getBoundingClientRect().top;
-  const room = Math.max(bottom(beside), (large ? innerHeight : Math.min(innerHeight, page.clientHeight)) - 14 * zoom, 460);
+  const room = Math.max(bottom(beside), (large ? innerHeight : Math.min(innerHeight, page.clientHeight)) - 24 * zoom, 460);
   while (high - low > 6) {
     const h = (low + high) / 2;
     root.style.setProperty("--h", `${h}px`);
@@ -218,10 +218,10 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", fitted;
+  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted;
 
   function set(change, tab = model.get("tab"), quiet = false) {
-    note = "";
+    if (note) tell("");
     model.set("values", { ...model.get("values"), [tab]: { ...values(tab), ...change } });
     if (!quiet) model.save_changes(); // while one message is under way, only the newest values wait
   }
@@ -352,8 +352,9 @@ function render({ model, el }) {
     const stops = spec.options, number = spec.kind === "number", out = make("output");
     const [min, max, step] = stops ? [0, stops.length - 1, 1] : [spec.low, spec.high, spec.step];
     const input = make("input", { type: number ? "number" : "range", min, max, step, ...tip });
-    let moving = false; // from its first move to its release: one step of Undo
+    let moving = false, entered = ""; // from its first move to its release: one step of Undo
     input.addEventListener("input", () => {
+      entered = input.value;
       const typed = Math.min(max, Math.max(min, Number(input.value) || 0)), change = { [name]: stops ? stops[typed] : number ? Math.round(typed) : typed };
       if (spec.anew) forget();
       moving ||= remember(change) > 0;
@@ -361,7 +362,7 @@ function render({ model, el }) {
     });
     input.addEventListener("change", () => {
       moving = false;
-      if (number && input.value !== String(values()[name])) tell(`${spec.label} = ${input.value || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}`), (input.value = values()[name]); // what is drawn
+      if (number && entered !== String(values()[name])) tell(`${spec.label} = ${entered || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}`), (input.value = values()[name]); // what is drawn
     });
     update((value) => {
       const at = stops ? stops.findLastIndex((stop) => stop <= value) : value;
@@ -522,12 +523,12 @@ function render({ model, el }) {
     report();
     left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
     shows.forEach((show) => show());
+    kind = JSON.stringify([name, scenes.map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])))]);
     sized();
   }
   // Anew where the picture's kind, or the room for it, is another.
   function sized() {
-    const panels = (model.get(model.get("tab")).scenes || []).map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])));
-    const now = JSON.stringify([model.get("tab"), root.clientWidth, view.offsetTop, panels]);
+    const now = `${root.clientWidth} ${view.offsetTop} ${kind}`;
     if (now !== fitted) fit(root, right, beside), (fitted = now);
     thin(view);
   }
@@ -572,7 +573,11 @@ function render({ model, el }) {
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), handed, ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
     const undo = left.querySelector(".undo");
-    updates.push(() => { if ((undo.disabled = !past[name]?.length) && undo === document.activeElement) undo.nextSibling.focus(); });
+    updates.push(() => {
+      const none = !past[name]?.length;
+      if (none && undo === document.activeElement) undo.nextSibling.focus();
+      undo.disabled = none;
+    });
     updates.at(-1)();
     handed.replaceChildren(...handBar());
     beside.replaceChildren(drawingPad(tab));
