@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import threading
 import time
 import zlib
@@ -18,7 +19,8 @@ from nicelib.checkpoints import read_header
 from nicelib.data import quantise
 from nicelib.explorer import SampleExplorer
 from nicelib.explorer.controls import text_of
-from nicelib.inpainting import PARTS
+from nicelib.explorer.scene import plain
+from nicelib.inpainting import PARTS, inpaint
 from nicelib.pretrained import WEIGHTS, load_test_nats
 
 
@@ -258,16 +260,45 @@ def test_only_a_tabs_own_buttons_do_anything(explorer):
 
 
 def test_a_chain_is_walked_leg_by_leg(explorer):
-    explorer.page.tab = "code_space"
+    explorer.page.tab, chain, model = "code_space", [2, 11, 5], explorer.model
+    one = lambda i: explorer.noisy(explorer.digits[[i]])  # noqa: E731
     with torch.no_grad():
-        walk = explorer.code_space.walk(explorer.model, [2, 11, 5])
-        legs = [walks(explorer.model, explorer.noisy(explorer.digits[[a, b]]), 31) for a, b in ((2, 11), (11, 5))]
-    for name, values in walk.items():
-        assert torch.equal(values, torch.cat([leg[name] for leg in legs])), name
-    explorer.code_space.set(chain=[2, 11, 5])
+        walk = explorer.code_space.walk(model, chain)
+        legs = [walks(model, torch.cat((one(a), one(b))), 31) for a, b in ((2, 11), (11, 5))]
+        own = torch.cat([model.log_prob(one(i)) for i in chain])
+    for name, values in walk.items():  # the legs meet at one frame
+        assert torch.equal(values, torch.cat((legs[0][name], legs[1][name][1:]))), name
+    for path in ("code", "pixels"):
+        assert (walk[f"{path}_nats"][::30] - own).abs().max() < 0.01, "not the likelihood of the chosen images"
+    explorer.code_space.set(chain=chain)
     (player,) = [panel for _, row in drawn(explorer.code_space)["rows"] for panel in row if panel["kind"] == "play"]
     frames = torch.frombuffer(bytearray(player["data"]), dtype=torch.uint8).view(2, player["frames"], 64)
     assert torch.equal(frames[0], quantise(walk["code"])) and torch.equal(frames[1], quantise(walk["pixels"]))
+    straight, dots, *paths = player["chart"]["lines"]  # what a path sags below, and the images' own places on it
+    assert straight["dash"] and dots["dots"] and len(paths) == 2
+    assert [c.get("follow", False) for c in (straight, dots, *paths)] == [False, False, True, True]
+    assert straight["x"] == dots["x"] == [0, 0.5, 1] and np.allclose(straight["y"], own, atol=0.01)
+    assert straight["y"] == dots["y"] and straight["label"] and not dots["label"]
+
+
+@pytest.mark.parametrize(("length", "count"), [(2, 11), (3, 11), (4, 13), (5, 13), (8, 15), (13, 13)])
+def test_the_strip_shows_every_chosen_image(explorer, length, count):
+    chain = [3 * i % 30 for i in range(length)]
+    (*_, (_, [codes]), (_, [blends])), _ = explorer.code_space.draw(explorer.model, chain, 0.0)
+    assert codes["count"] == blends["count"] == count and "given" not in blends
+    shown = pixels(blends)[:: (count - 1) // (length - 1)]
+    assert len(shown) == length and torch.equal(shown, explorer.digits[chain])
+
+
+def test_the_axis_names_the_chosen_images(explorer):
+    drawing = torch.zeros(64, dtype=torch.uint8)
+    labels = torch.tensor([3, 8, 1]).repeat(10)
+    for one, names in (
+        (explorer, ["a digit"] * 2),
+        (SampleExplorer(make_model(), explorer.digits, labels), ["a 3", "an 8"]),
+    ):
+        rows, _ = one.code_space.draw(one.model, [0, 1, text_of(drawing)], 0.0)
+        assert rows[0][1][0]["chart"]["xticks"] == [*zip((0, 0.5), names, strict=True), (1, "yours")]
 
 
 def test_layers_show_every_state_there_and_back(explorer):
@@ -323,6 +354,9 @@ def test_likelihood_says_what_the_model_sees_and_what_was_done_to_it(explorer):
     own, nats = explorer.model.log_prob(x).item(), explorer.held_out(explorer.model)[0]
     assert torch.equal(image, square) and "applied: nothing" in text
     assert f"<b>{own:,.1f} nats</b>" in text and f"<b>{(nats < own).sum()} of 30</b> held-out digits" in text
+    where = r"<span class='least'>; the least likely pixel, row \d, column \d, gives -?[\d.,]+ nats</span>; applied"
+    assert re.search(where, text), "the page takes it away while a question asks for it"
+    assert "; the least likely pixel, row" in plain(drawn(tab)) and "<" not in plain(drawn(tab))
     image, text = seen(right=2, down=-1)
     assert torch.equal(image[:-1, 2:], square[1:, :-2]) and not image[-1].any() and not image[:, :2].any()
     assert "applied: shift right 2, shift down -1" in text
@@ -348,6 +382,13 @@ def test_the_gauge_tells_where_a_code_lies(explorer):
     draws = next(line for line in gauge["lines"] if line["label"] == "the prior's draws")
     commonest = 10 ** draws["x"][draws["y"].index(max(draws["y"]))]
     assert 0.8 < commonest / (64 * explorer.model.prior.variance) ** 0.5 < 1.2  # where nearly all codes are
+    (low, least), (at, mean), *_, (high, most) = gauge["xticks"]  # nothing of a log axis is 0: its ends say so
+    assert [low, high] == gauge["x"] and least == f"≤ {10**low:.0f}" and most == f"≥ {10**high:,.0f}"
+    assert mean == f"{10**at:.0f}" and abs(10**at - (64 * explorer.model.prior.variance) ** 0.5) < 1
+
+
+def caption(figure):
+    return " ".join(figure.subfigs[0]._supxlabel.get_text().split())
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -375,7 +416,23 @@ def test_inpainting_runs_to_its_end(explorer):
     assert torch.equal(tries[:, ~hidden], explorer.digits[20][~hidden].expand(4, -1))
     figure = tab.figure(rule="paper", steps=400)
     steps = figure.axes[3].lines[0].get_xdata().tolist()
-    assert steps == [*range(0, 400, 11), 400]  # few enough to see its leaps, and up as often as down
+    assert steps == [
+        *range(0, 390, 11),
+        390,
+    ]  # its leaps would hide all: each span's highest and lowest, the last whole too
+    bounds = np.array([curve.get_ydata() for curve in figure.axes[3].lines[:8]])
+    assert (bounds[:4] > bounds[4:]).all() and "; drawn: the highest and lowest of every 11 steps" in caption(figure)
+    x, runs = explorer.noisy(explorer.digits[20:21]).expand(4, -1), torch.Generator().manual_seed(0)
+    nats = torch.stack([now for _, now in inpaint(explorer.model, x, hidden, "paper", 400, runs)])
+    top = explorer.model.log_prob(x[:1]).item() + 500
+    for side, end in ((bounds[:4], torch.amax), (bounds[4:], torch.amin)):
+        for i in (0, 11, 390):
+            expected = -(top - end(nats[i : i + 11], 0)).clamp_min(10).log10()
+            assert np.allclose(side[:, steps.index(i)], expected, atol=1e-4), f"steps {i} to {i + 10}"
+    lines = tab.figure(steps=400).axes[3].lines
+    assert len(lines) == 5 and lines[0].get_xdata().tolist() == [*range(401)], (
+        "the other rule climbs: all steps are drawn"
+    )
     assert figure.axes[2].get_title() == "4 tries, after 400 steps"
 
 
@@ -534,7 +591,8 @@ def test_two_models_side_by_side_have_the_same_codes():
         assert torch.equal(pixels(panels(scene)["36 samples"]), quantise(x))
     for tab in explorer.tabs.values():
         explorer.page.tab = tab.name
-        drawn(tab)
+        given = [panel for panel in panels(drawn(tab)).values() if panel.get("given")]
+        assert bool(given) == (tab.name in ("likelihood", "inpainting")), "a row of each model stands in its column"
         assert len(getattr(explorer.page, tab.name)["scenes"]) == 2
         assert [part._suptitle.get_text() for part in tab.figure(models=["two", "one"]).subfigs] == ["two", "one"]
         for left, right in zip(
@@ -603,7 +661,7 @@ def test_the_tour_leads_to_pictures(all_cores):
     assert ink.argmax() == 16 and whole.argmin() == 337
     legs = explorer.code_space.walk(explorer.model, explorer.page.tour[2]["values"]["chain"])
     for path, sags in (("code_nats", False), ("pixels_nats", True)):
-        for leg in legs[path].view(3, -1):
+        for leg in legs[path].unfold(0, 31, 30):
             chord = torch.lerp(leg[0], leg[-1], torch.linspace(0, 1, len(leg)))
             assert ((leg - chord).min() < -100) == sags
 

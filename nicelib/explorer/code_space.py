@@ -1,5 +1,6 @@
 """The tab "Code space": a walk along real digits, through their codes and through their pixels, that plays in the page."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -10,9 +11,9 @@ from nicelib.analysis import walks
 from nicelib.explorer.scene import chart, images, line, play
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
-from nicelib.plotting import GREEN, RED
+from nicelib.plotting import GREEN, GREY, RED
 
-FRAMES = 31  # on the way from one image to the next; the page blends what lies between
+STEPS = 30  # on the way from one image to the next; the page blends what lies between
 
 
 class CodeSpace(Tab):
@@ -20,25 +21,28 @@ class CodeSpace(Tab):
     _legs: dict[tuple[int, bytes], dict[str, Tensor]] = {}
 
     def walk(self, model: NICE, images: list[int | str]) -> dict[str, Tensor]:
-        """:func:`nicelib.analysis.walks` from image to image, one after the other; the newest legs are kept."""
+        """:func:`nicelib.analysis.walks` from image to image; image i is frame ``STEPS * i``; the newest legs are kept."""
         legs: dict[int, Any] = {}
-        for a, b in pairwise(images):
-            pixels = torch.cat((self.explorer.pixels(a), self.explorer.pixels(b)))
-            key = id(model), pixels.numpy().tobytes()
-            leg = self._legs.get(key) or walks(model, self.explorer.noisy(pixels, model), FRAMES)
-            legs[len(legs)] = key, leg
+        for a, b in pairwise(map(self.explorer.pixels, images)):
+            key = id(model), torch.cat((a, b)).numpy().tobytes()
+            ends = [self.explorer.noisy(end, model) for end in (a, b)]  # each by itself: the same in both its legs
+            legs[len(legs)] = key, self._legs.get(key) or walks(model, torch.cat(ends), STEPS + 1)
         self._legs = dict(legs.values())
-        return {name: torch.cat([leg[name] for _, leg in legs.values()]) for name in leg}
+        return {name: torch.cat([leg[name][min(i, 1) :] for i, (_, leg) in legs.items()]) for name in legs[0][1]}
 
     def draw(self, model: NICE, chain: list[int | str], t: float) -> Drawing:
-        walk = self.walk(model, chain)
-        places = torch.linspace(0, 1, len(walk["code"]))
+        walk, legs = self.walk(model, chain), len(chain) - 1
+        places = torch.arange(STEPS * legs + 1).double() / (STEPS * legs)
         pair = (("code", "codes", GREEN, False), ("pixels", "pixels", RED, True))
-        lines = [line(places, walk[f"{p}_nats"], c, f"between {ends}", dash=d, follow=True) for p, ends, c, d in pair]
+        chosen = places[::STEPS], walk["code_nats"][::STEPS], GREY
+        lines = [line(*chosen, "straight, digit to digit", dash=True), line(*chosen, dots=True)]
+        lines += [line(places, walk[f"{p}_nats"], c, f"between {ends}", dash=d, follow=True) for p, ends, c, d in pair]
         tracks = {f"between the {ends}": walk[path] for path, ends, _, _ in pair}
-        player = play(tracks, chart("log-likelihood (nats)", lines, "t"))
-        few = torch.linspace(0, len(places) - 1, 11).round().long()
-        rows = [(0.5, [player])] + [(0.2, [images(t, x[few]) | {"given": "pix" in t}]) for t, x in tracks.items()]
-        nats = [walk[f"{path}_nats"][round(t * (len(places) - 1))] for path in ("code", "pixels")]
-        now = [f'<b class="now">{value:,.1f}</b> nats' for value in nats]  # the page keeps them at its own t
+        name = {n: f"a{'n' * (c[:1] == '8')} {c or 'digit'}" for c, ns in self.explorer.page.classes for n in ns}
+        names = [(i / legs, name.get(image, "yours")) for i, image in enumerate(chain)]
+        player = play(tracks, chart("log-likelihood (nats)", lines, "t", xticks=names))
+        few = torch.linspace(0, STEPS * legs, legs * math.ceil(10 / legs) + 1).round().long()  # the chosen among them
+        rows = [(0.5, [player])] + [(0.2, [images(title, x[few])]) for title, x in tracks.items()]
+        at = round(t * STEPS * legs)  # the page keeps the numbers at its own t
+        now = [f'<b class="now">{walk[p + "_nats"][at]:,.1f}</b> nats' for p, *_ in pair]
         return rows, f'at t = <b class="now">{t:.2f}</b>: {now[0]} between the codes, {now[1]} between the pixels'

@@ -108,22 +108,25 @@ class Inpainting(Tab):
             if time.monotonic() > end or len(nats) > steps or run != self._run:
                 text = (
                     f"step {len(nats) - 1} of {steps}: <b>{now.mean():,.0f} nats</b> on average, from {now.min():,.0f} to "
-                    f"{now.max():,.0f}; {whose} image has {goal:,.0f}" + f"; drawn: every {every} steps" * (every > 1)
+                    f"{now.max():,.0f}; {whose} image has {goal:,.0f}"
                 )
+                text += f"; drawn: the highest and lowest of every {every} steps" * (every > 1)
                 text += "; nothing is hidden: there is nothing to fill in" * (not hidden.any())
                 yield self._rows(given, x, torch.stack(nats), goal, steps, every), text
                 end = time.monotonic() + self.seconds_a_picture
 
     def _rows(self, given: Any, x: Tensor, nats: Tensor, goal: float, steps: int, every: int) -> list[Row]:
         """The first curve shows all nats, its axis as powers of 10 of what is missing; the second the last 1,000."""
-        step, top, curves, at = len(nats) - 1, goal + 500, [], [*range(0, len(nats) - 1, every), len(nats) - 1]
+        step, top, curves, sides = len(nats) - 1, goal + 500, [], (torch.amax, torch.amin)[:every]  # of one step: alike
+        at = [min(first, max(len(nats) - every, 0)) for first in range(0, len(nats), every)]  # the last is whole too
         ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 2000) if v < goal]
         for title, low in (("log p (nats), from the start", None), ("the last 1,000 nats", goal - 600)):
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
             if low is not None:
                 y, level, ends = nats.clamp_min(low - 50), goal, (low, low + 1000)
                 title += "" if (nats > low).any() else ": not reached"
-            lines = [line(at, y[at, i], BLUE, "the tries" if not i else "") for i in range(self.tries)]
+            drawn = torch.cat([torch.stack([side(y[i : i + every], 0) for i in at], 1) for side in sides])
+            lines = [line(at, one, BLUE, "the tries" if not i else "") for i, one in enumerate(drawn)]
             lines.append(line([0, steps], [level, level], GREY, "the real image", dash=True))
             curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))
         title = f"{self.tries} tries, after {step} step{'s' * (step != 1)}"

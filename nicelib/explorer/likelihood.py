@@ -24,16 +24,15 @@ class Likelihood(Tab):
         by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
         own, place = by_pixel.sum().item(), int(by_pixel.argmin())
         least, second = by_pixel.topk(2, largest=False).values.tolist()
-        what = images("what it sees", pixels) | {"given": True}
         shown = field("nats a pixel gives", by_pixel, -6, math.log(256), colormaps["viridis"], "nats")
         shown["ring"] = [place] if least < second - 100 else []
-        rows = [(0.5, [what, shown, self._others(model, nats, own)])]
+        rows = [(0.5, [images("what it sees", pixels) | {"given": True}, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
         applied = ", ".join(f"{self.controls[name]['label']} {value:g}" for name, value in done.items() if value)
         return rows, (
             f"<b>{own:,.1f} nats</b>, {bits_per_dim(own, self.dim):.2f} bits/dim: likelier than <b>{(nats < own).sum()} of "
-            f"{len(nats)}</b> held-out digits; |z| = {z.norm():.1f}; the least likely pixel, row {place // self.side}, "
-            f"column {place % self.side}, gives {least:,.1f} nats; applied: {applied or 'nothing'}"
+            f"{len(nats)}</b> held-out digits; |z| = {z.norm():.1f}<span class='least'>; the least likely pixel, row "
+            f"{place // self.side}, column {place % self.side}, gives {least:,.1f} nats</span>; applied: {applied or 'nothing'}"
         )
 
     def _code(self, model: NICE, z: torch.Tensor) -> Panel:
@@ -48,7 +47,6 @@ class Likelihood(Tab):
         bins = torch.linspace(low, high, 50)
         lines = [histogram(nats, bins, GREY, f"{len(nats)} held out")]
         if model is self.explorer.shipped:
-            test = histogram(load_test_nats(), bins, BLUE, "MNIST test")
-            lines.append(test | {"fill": False})
+            lines.append(histogram(load_test_nats(), bins, BLUE, "MNIST test") | {"fill": False})
         lines.append(upright(own, RED, "this image", low, high))
         return chart("among real digits", lines, "log-likelihood (nats)", (low, high), 0)

@@ -108,12 +108,12 @@ def upright(at: float, colour: str, label: str, low: float, high: float, top: fl
     return line([inside] * 2, [0, top], colour, label if inside == at else f"{label}, far outside", ghost=True)
 
 
-def play(tracks: dict[str, Tensor], curves: Panel | None, names: Sequence[str] = ()) -> Panel:
+def play(tracks: dict[str, Tensor], curves: Panel, names: Sequence[str] = ()) -> Panel:
     """Tracks of frames, each (frames, D), that the page plays by itself: the tab's value t goes from 0 to 1."""
     frames = torch.stack([quantise(x).cpu() for x in tracks.values()])
     panel = {"kind": "play", "title": "", "tracks": list(tracks), "frames": frames.shape[1], "chart": curves}
     panel |= {"side": math.isqrt(frames.shape[2]), "names": list(names)}
-    return panel | {"width": len(tracks) + (2 if curves else 0), "data": frames.numpy().tobytes()}
+    return panel | {"width": len(tracks) + 2, "data": frames.numpy().tobytes()}
 
 
 def plain(scene: dict[str, Any]) -> str:
@@ -154,8 +154,6 @@ def _stills(panel: Panel, t: float) -> list[Panel]:
     at, size = round(t * (panel["frames"] - 1)), panel["side"] ** 2
     frames = torch.frombuffer(bytearray(panel["data"]), dtype=torch.uint8).view(-1, panel["frames"], size)[:, at]
     stills = [images(title, x[None]) for title, x in zip(panel["tracks"], frames, strict=True)]
-    if not panel["chart"]:
-        return stills
     lines = panel["chart"]["lines"]
     dots = [c | {"x": [c["x"][at]], "y": [c["y"][at]], "dots": True, "label": ""} for c in lines if c.get("follow")]
     return [*stills, panel["chart"] | {"lines": [*lines, *dots]}]

@@ -31,15 +31,12 @@ class Spectrum(Tab):
         spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
         most, bottom, top = change.abs().max().item(), spread.min().item(), 2 * spread.max().item()
         moved, edge = int((change.abs() > 0.02).sum()), max(most, 0.02)
-        ranks = torch.arange(1, self.dim + 1)
-        lines = [
-            line(ranks[: max(k, 1)], spread[: max(k, 1)], BLUE, f"the {k} kept", fill=True),
-            line(ranks, spread, BLUE),
-            line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True),
-        ]
+        ranks, few = torch.arange(1, self.dim + 1), max(k, 1)
+        lines = [line(ranks[:few], spread[:few], BLUE, f"the {k} kept", fill=True), line(ranks, spread, BLUE)]
+        lines.append(line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True))
         curve = chart("spectrum, 1 / exp(s)", lines, "dimension, sorted", (1, self.dim), (bottom, top), log="xy")
         own = [images(f"its z = {z[0, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
-        rows = [(0.2, [images("your image, and real digits", real) | {"given": True}])]
+        rows = [(0.2, [images("your image, and real digits", real)])]
         rows.append((0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))]))
         return [*rows, (0.45, [curve, *own, field("change", change, -edge, edge, CHANGE, "of white")])], (
             f"rank {rank}: pixel in row {d // self.side}, column {d % self.side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "

@@ -151,12 +151,11 @@ class Tab:
 def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -> Panel:
     """Histograms of |z|, of 1,000 draws from the prior and of the real digits, with the lengths (N,) of some codes."""
     draws = model.prior.sample((1000, model.dim), torch.Generator().manual_seed(0)).norm(dim=1)
-    digits = explorer.held_out(model)[1]
-    low, high = 0.3 * draws.min().item(), max(digits.max().item(), 4 * draws.max().item())
+    digits, typical = explorer.held_out(model)[1], draws.mean().item()
+    low, high = 0.3 * typical, 50 * typical  # whatever the digits: models side by side have one scale
     bins = torch.logspace(math.log10(low), math.log10(high), 50)
     lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "the prior's draws")]
-    if len(length) > 1:
-        lines.append(histogram(length, bins, colour, label) | {"fill": False})
-    else:
-        lines.append(upright(length.item(), colour, label, low, high))
-    return chart("code length |z|", lines, "|z|, distance from the mode", (low, high), 0, log="x")
+    many = histogram(length, bins, colour, label) | {"fill": False}
+    lines.append(many if len(length) > 1 else upright(length.item(), colour, label, low, high))
+    ticks = [(math.log10(v), f"{s}{v:,.0f}") for v, s in ((low, "≤ "), (typical, ""), (10 * typical, ""), (high, "≥ "))]
+    return chart("code length |z|", lines, "|z|, distance from the mode", (low, high), 0, log="x", xticks=ticks)
