@@ -551,7 +551,9 @@ def test_the_keyboard_keeps_its_place(explorer):
     assert press("Enter") == "one logistic a pixel"
     gallery = explorer.root.get_by_role("group", name="Gallery of real digits").get_by_role("button")
     gallery.first.focus()
-    press("Enter")  # hold it
+    press("Enter")
+    explorer.root.locator(".view .tile").first.focus()
+    assert press("Enter") == "Layers"  # in the menu beside it
     explorer.root.locator(".hand").get_by_role("button", name="start").focus()
     assert press("Enter") == "Code space"  # handed over
     chain = explorer.root.locator(".chain button")
@@ -570,8 +572,18 @@ def test_the_keyboard_keeps_its_place(explorer):
 def test_the_page_says_what_it_did(explorer):
     explorer.button("the shipped model").click()
     assert "one model stays on" in explorer.notice()
+    hand = explorer.root.locator(".hand")
     explorer.root.locator(".gallery .tile").nth(3).click()
-    assert "Sample draws its own" in explorer.notice()
+    assert hand.is_visible() and "Likelihood" in hand.inner_text()  # Sample takes no image: where to, then?
+    explorer.page.keyboard.press("Escape")
+    assert not hand.is_visible()
+    assert explorer.page.evaluate("document.activeElement.matches('.gallery .tile')"), "the focus is lost"
+    last = explorer.root.locator(".view .tile").last  # at the lower edge
+    last.click()
+    edge, size = hand.bounding_box(), explorer.page.viewport_size
+    assert edge["y"] + edge["height"] <= size["height"] and edge["x"] + edge["width"] <= size["width"], edge
+    explorer.page.mouse.click(5, 5)
+    assert not hand.is_visible()
     explorer.tab("Code space")
     chain, digit = explorer.root.locator(".chain button"), explorer.root.locator(".gallery .tile").first
     chain.first.click()

@@ -218,7 +218,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let hand = null, updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -280,7 +280,7 @@ function render({ model, el }) {
   }
   const restore = () => { model.set(old); model.save_changes(); };
 
-  // An image that was clicked: the tab takes it, and it can be handed to the others.
+  // An image that was clicked: the tab takes it, or it is handed to another.
   function take(value, tab, slot) {
     const name = tabs[tab].takes, old = values(tab)[name];
     const straight = Object.fromEntries((tabs[tab].afresh || []).map((one) => [one, tabs[tab].controls[one].value])); // not the last one's turn
@@ -289,19 +289,30 @@ function render({ model, el }) {
     replace({ chain: chain.slice(-8) }, tab);
     if (chain.length > 8) tell("at most 8 images: the oldest went");
   }
-  const hold = (value) => { hand = value; handed.replaceChildren(...handBar()); };
-  function handBar() {
-    if (hand === null) return ["Click an image, here or on the right, to hand it to another tab."];
-    const to = (label, tip, tab, slot) => button(label, tip, () => { if (tab !== model.get("tab")) open(tab); take(hand, tab, slot); });
-    const image = make("span", { class: "thumb", title: nameOf(hand) }, paint(make("canvas"), pixelsOf(hand)));
-    const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain" && tab.name !== model.get("tab")).map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name));
+  // Beside the clicked tile: where should its image go?
+  function offer(value, from) {
+    const to = (label, tip, tab, slot) => button(label, tip, () => {
+      handed.hidePopover();
+      if (tab !== model.get("tab")) open(tab);
+      take(value, tab, slot);
+      top.querySelector("[aria-selected=true]").focus({ preventScroll: true });
+    });
+    const image = make("span", { class: "thumb", title: nameOf(value) }, paint(make("canvas"), pixelsOf(value)));
+    const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain" && tab.name !== model.get("tab"));
     const walk = [["start", "Where the walk begins"], ["end", "Where the walk ends"], ["add a stop", "One more stop of the walk"]];
-    return [image, "in Code space: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)), "or in: ", ...others];
+    handed.replaceChildren(image, "use it in ", ...others.map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name)),
+      " or in Code space: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)));
+    const box = from.getBoundingClientRect(), zoom = root.style.zoom || 1;
+    handed.showPopover();
+    const { width, height } = handed.getBoundingClientRect();
+    const [x, y] = [Math.min(box.left, innerWidth - width - 8), box.bottom + height > innerHeight ? box.top - height - 3 : box.bottom + 3];
+    handed.style.cssText = `left: ${Math.max(0, x) / zoom}px; top: ${Math.max(0, y) / zoom}px`;
+    handed.querySelector("button").focus();
   }
 
   function tile(value, label, act, caption = "") {
     const bytes = value instanceof Uint8Array ? value : pixelsOf(value);
-    return make("button", { type: "button", class: "tile", title: label, "aria-label": label, onclick: act }, paint(make("canvas"), bytes), caption);
+    return make("button", { type: "button", class: "tile", title: label, "aria-label": label, onclick: (event) => act(event.currentTarget) }, paint(make("canvas"), bytes), caption);
   }
   function gallery() {
     const classes = model.get("classes"), longest = Math.max(...classes.map(([, numbers]) => numbers.length)), rows = 3;
@@ -309,7 +320,7 @@ function render({ model, el }) {
     const box = make("div", { class: "tiles", style: `--columns: ${classes.length}`, role: "group", "aria-label": "Gallery of real digits" });
     function fill() {
       const shown = [...Array(rows).keys()].flatMap((row) => classes.map(([, numbers]) => numbers[(from + row) % numbers.length]));
-      const pick = (number) => () => { hold(number); if (!tabs[model.get("tab")].takes) tell("Sample draws its own: the buttons below the gallery hand this digit to another tab"); take(number, model.get("tab")); };
+      const pick = (number) => (from) => (tabs[model.get("tab")].takes ? take(number, model.get("tab")) : offer(number, from));
       box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
       mark();
@@ -333,9 +344,9 @@ function render({ model, el }) {
       const box = make("div", { class: "chain" });
       update((value) => {
         const few = spec.kind !== "chain" ? "" : value.length < 3 && "a walk needs two images: add one before you take this one out";
-        const out = (i) => few === false ? replace({ [name]: value.filter((_, j) => j !== i) }) : (hold([value].flat()[i]), tell(few));
+        const out = (i, from) => few === false ? replace({ [name]: value.filter((_, j) => j !== i) }) : few ? tell(few) : offer(value, from);
         const at = [...box.children].indexOf(document.activeElement);
-        box.replaceChildren(...[value].flat().map((v, i) => tile(v, `${nameOf(v)}. ${spec.tip}`, () => out(i))));
+        box.replaceChildren(...[value].flat().map((v, i) => tile(v, `${nameOf(v)}. ${spec.tip}`, (from) => out(i, from))));
         box.children[Math.min(at, box.children.length - 1)]?.focus();
       });
       return make("div", { class: "control", title: spec.tip }, make("span", {}, spec.label), box);
@@ -418,8 +429,8 @@ function render({ model, el }) {
   function imagesOf(panel) {
     const bytes = bytesOf(panel.data), each = [...Array(panel.count).keys()].map((i) => bytes.slice(i * size, (i + 1) * size));
     const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to hand it to another tab`;
-    const take = (i) => panel.states && panel.captions[i] !== "x" ? tell("only x is an image: the greys of the others stand for other numbers") : hold(encode(each[i]));
-    const tiles = each.map((image, i) => tile(image, label(i), () => take(i), captions(panel)[i]));
+    const give = (i, from) => panel.states && panel.captions[i] !== "x" ? tell("only x is an image: the greys of the others stand for other numbers") : offer(encode(each[i]), from);
+    const tiles = each.map((image, i) => tile(image, label(i), (from) => give(i, from), captions(panel)[i]));
     return rove(make("div", { class: "tiles", style: `--columns: ${panel.columns}`, role: "group", "aria-label": panel.title }, ...tiles), panel.columns);
   }
   function player(panel) {
@@ -467,9 +478,9 @@ function render({ model, el }) {
   }
 
   const top = make("div", { class: "top" }), say = make("p", { class: "say" }), left = make("div", { class: "left" });
-  const beside = make("div", { class: "beside" }), once = make("div", { class: "row once" }), view = make("div", { class: "view", role: "group" }), handed = make("div", { class: "hand" });
+  const beside = make("div", { class: "beside" }), once = make("div", { class: "row once" }), view = make("div", { class: "view", role: "group" }), handed = make("div", { class: "hand", popover: "auto", role: "dialog", "aria-label": "Hand it to another tab" });
   const said = make("p", { class: "said", role: "status" }), right = make("div", { class: "right" }, view, said);
-  root.append(top, say, make("div", { class: "body" }, left, beside, right));
+  root.append(top, say, make("div", { class: "body" }, left, beside, right), handed);
   el.append(root);
 
   // Is the picture older than the controls? Python says with each which values it is of.
@@ -571,7 +582,7 @@ function render({ model, el }) {
     const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
-    left.replaceChildren(gallery(), handed, ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
+    left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
     const undo = left.querySelector(".undo");
     updates.push(() => {
       const none = !past[name]?.length;
@@ -579,7 +590,6 @@ function render({ model, el }) {
       undo.disabled = none;
     });
     updates.at(-1)();
-    handed.replaceChildren(...handBar());
     beside.replaceChildren(drawingPad(tab));
     if (beside.firstElementChild) beside.append(once);
     heads();
