@@ -21,7 +21,7 @@ class Layers(Tab):
         size, code_size = (seen.square().mean((1, 2)).sqrt().tolist() for seen in (there, back))
         places, ticks = range(len(names)), list(enumerate(["x", *map(str, range(1, len(names) - 1)), "z"]))
         lines = [line(places, size, BLUE, "the image", follow=True)]
-        lines.append(line(places[::-1], code_size, ORANGE, "the code", follow=True))
+        lines.append(line(places[::-1], code_size, ORANGE, "the code, from z to x", follow=True))
         curve = chart("size of its values (RMS)", lines, "after layer", (0, len(names) - 1), log="y", xticks=ticks)
         rows = [(0.46, [play(seen, curve, names)])]
         for (title, shown), captions in zip(seen.items(), (names, names[::-1]), strict=True):

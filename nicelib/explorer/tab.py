@@ -157,5 +157,6 @@ def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -
     lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "the prior's draws")]
     many = histogram(length, bins, colour, label) | {"fill": False}
     lines.append(many if len(length) > 1 else upright(length.item(), colour, label, low, high))
-    ticks = [(math.log10(v), f"{s}{v:,.0f}") for v, s in ((low, "≤ "), (typical, ""), (10 * typical, ""), (high, "≥ "))]
+    far = 10 ** math.ceil(math.log10(4 * typical))
+    ticks = [(math.log10(v), f"{s}{v:,.0f}") for v, s in ((low, "≤ "), (typical, ""), (far, ""), (high, "≥ "))]
     return chart("code length |z|", lines, "|z|, distance from the mode", (low, high), 0, log="x", xticks=ticks)
