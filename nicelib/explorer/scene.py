@@ -191,4 +191,4 @@ def _draw_chart(ax: Any, panel: Panel) -> None:
         places, names = zip(*panel[f"{axis}ticks"], strict=True) if panel[f"{axis}ticks"] else ((), ())
         ax.set(**{f"{axis}ticks": places, f"{axis}ticklabels": names})
     if any(curve["label"] for curve in panel["lines"]):
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")
