@@ -470,6 +470,11 @@ def test_a_question_does_not_show_its_answer(explorer):
     for stop in range(13):
         tour.nth(stop).click()
         explorer.settle()
+        if stop == 7:
+            explorer.button("Erase").click()
+        if stop == 8:
+            pen = explorer.button("Pen").get_attribute("aria-pressed")
+            assert pen == "true", "the eraser is still in hand at the next stop"
         for hidden in {2, 3, 8} & {stop}:
             assert explorer.page.evaluate(seen, kept[hidden]) == "hidden", stop
         if stop == 2:

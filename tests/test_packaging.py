@@ -46,3 +46,10 @@ def test_the_wheel_evaluates_and_samples_elsewhere(installed, tmp_path):
     assert re.match(r"mnist-sample test: 21\d\d\.\d\d \+- ", nats)
     assert (tmp_path / "four.png").read_bytes().startswith(b"\x89PNG")
     assert (installed / "bin" / "nicelib").exists() or os.name == "nt"
+
+
+def test_the_wheel_holds_every_file(installed):
+    """Also those that are no Python: weights, digits, words and the explorer's page."""
+    here = {path.relative_to(ROOT) for path in (ROOT / "nicelib").rglob("*") if path.is_file()}
+    missing = {str(path) for path in here if "__pycache__" not in path.parts and not (installed / path).exists()}
+    assert not missing, missing

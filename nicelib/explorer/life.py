@@ -23,7 +23,7 @@ class Page(anywidget.AnyWidget):
     """All that stands on the page. ``values`` holds every tab's controls; each tab's picture is a trait of its name."""
 
     # as text: given the path itself, anywidget would keep every page for the life of the kernel
-    _esm = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")
+    _esm = "".join((Path(__file__).parent / f"{name}.js").read_text(encoding="utf-8") for name in ("parts", "explorer"))
     _css = (Path(__file__).parent / "explorer.css").read_text(encoding="utf-8")
     side = shared(traitlets.Int)
     digits = shared(traitlets.CBytes)
