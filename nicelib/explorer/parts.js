@@ -100,7 +100,7 @@ function fit(root, right, beside) {
   const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1100, innerHeight / 620)) : 1;
   root.style.zoom = zoom;
   const bottom = (node) => node.getBoundingClientRect().bottom - root.firstChild.getBoundingClientRect().top;
-  const room = Math.max(bottom(beside), (large ? innerHeight : Math.min(innerHeight, page.clientHeight)) - 24 * zoom, 460);
+  const room = Math.max(bottom(beside), (large ? innerHeight : Math.min(innerHeight, page.clientHeight, screen.availHeight - 100)) - 24 * zoom, 460);
   while (high - low > 6) {
     const h = (low + high) / 2;
     root.style.setProperty("--h", `${h}px`);
