@@ -232,8 +232,7 @@ def _sample(sub: argparse.ArgumentParser) -> Run:
     def run(args: argparse.Namespace) -> None:
         at_least(1, sample_size=args.sample_size)
         generator = torch.Generator().manual_seed(args.seed)
-        samples = load_model(args.weights).sample(args.sample_size, args.temperature, generator)
-        save_images(samples, args.out)
+        save_images(load_model(args.weights).sample(args.sample_size, args.temperature, generator), args.out)
         print(f"wrote {args.out}")
 
     return run

@@ -122,8 +122,7 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     check_generator(generator, pixels.device)
     # u in steps of 2^-16: pixel + u is then exact in float32, so x stays inside its own bin and below 1.
     noise = torch.rand(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
-    noise = noise.mul_(2**16).floor_().mul_(2**-16)
-    return noise.add_(pixels).mul_(1 / 256)
+    return noise.mul_(2**16).floor_().mul_(2**-16).add_(pixels).mul_(1 / 256)
 
 
 def side_of(pixels: Tensor) -> int:

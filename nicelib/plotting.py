@@ -78,8 +78,7 @@ def image_grid(images: Tensor, columns: int = 8, height: int = 28, width: int = 
     pixels = quantise(images.detach()) if images.is_floating_point() else images
     tiles = pixels.cpu().numpy().reshape(-1, height, width)
     columns = min(columns, len(tiles)) or 1
-    rows = -(-len(tiles) // columns)
-    grid = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad), 128, np.uint8)
+    grid = np.full((-(-len(tiles) // columns) * (height + pad) + pad, columns * (width + pad) + pad), 128, np.uint8)
     for i, image in enumerate(tiles):
         top, left = pad + (i // columns) * (height + pad), pad + (i % columns) * (width + pad)
         grid[top : top + height, left : left + width] = image

@@ -108,8 +108,7 @@ class SampleExplorer(Shown):
 
     def noisy(self, pixels: Tensor, model: NICE | None = None) -> Tensor:
         """Dequantised pixels in the model's dtype, on its device; the same noise every time."""
-        generator = torch.Generator().manual_seed(0)
-        return dequantise(pixels.cpu(), generator).to((model or self.model).scaling.log_scale)
+        return dequantise(pixels.cpu(), torch.Generator().manual_seed(0)).to((model or self.model).scaling.log_scale)
 
     def pixels(self, value: int | str) -> Tensor:
         """An image as a control holds it -> uint8 (1, D)."""
@@ -121,8 +120,7 @@ class SampleExplorer(Shown):
         name = next(name for name, one in self.models.items() if one is model)
         if name not in self._codes:
             z, log_det = model(self.noisy(self.digits, model))
-            nats = model.prior.log_prob(z).sum(1) + log_det
-            self._codes[name] = nats.cpu(), z.norm(dim=1).cpu()
+            self._codes[name] = (model.prior.log_prob(z).sum(1) + log_det).cpu(), z.norm(dim=1).cpu()
         return self._codes[name]
 
     def settle(self) -> None:

@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -60,7 +60,7 @@ function render({ model, el }) {
     shows.forEach((show) => show());
   }
 
-  // What stood here when the cell was last run, the page loaded or the kernel lost: offered until something is changed.
+  // What stood here when the cell was last run, the page loaded or the kernel lost.
   const shelf = `nice: ${model.get("models")}, ${digits.length}`, names = ({ values }) => Object.values(values).map(Object.keys);
   const state = () => model.get("stop") < 0 ? { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") } : model.get("before");
   let old = null;
@@ -68,9 +68,8 @@ function render({ model, el }) {
   if (old && (same(old, state()) || !same(names(old), names(state())))) old = null;
   function store() {
     try { sessionStorage.setItem(shelf, JSON.stringify(state())); } catch { /* as above */ }
-    if (old) old = null, heads();
   }
-  const restore = () => { model.set(old); model.save_changes(); };
+  const restore = () => { const then = old; old = null; model.set(then); model.save_changes(); heads(); };
 
   // An image that was clicked: the tab takes it, or it is handed to another.
   function take(value, tab, slot) {
@@ -78,15 +77,18 @@ function render({ model, el }) {
     const straight = Object.fromEntries((tabs[tab].afresh || []).map((one) => [one, tabs[tab].controls[one].value])); // not the last one's turn
     if (name !== "chain") return name && replace({ ...straight, [name]: value }, tab);
     const chain = slot === "start" ? [value, ...old.slice(1)] : slot === "end" ? [...old.slice(0, -1), value] : [...old, value];
-    replace({ chain: chain.slice(-8) }, tab);
+    const walk = chain.slice(-8), longer = slot !== "start" && slot !== "end"; // then t goes to the new leg's middle
+    replace({ chain: walk, ...(longer && { t: Number((1 - 0.5 / (walk.length - 1)).toFixed(3)) }) }, tab);
     if (chain.length > 8) tell("at most 8 images: the oldest went");
   }
   // Beside the clicked tile: where should its image go?
   function offer(value, from) {
     const to = (label, tip, tab, slot) => button(label, tip, () => {
       handed.hidePopover();
+      const drawn = model.get("tab") === "sample" && tab === "likelihood";
       if (tab !== model.get("tab")) open(tab);
       take(value, tab, slot);
+      if (drawn) tell("a sample becomes an image here: 256 greys, with noise; so its nats are others than in Sample");
       top.querySelector("[aria-selected=true]").focus({ preventScroll: true });
     });
     const image = make("span", { class: "thumb", title: nameOf(value) }, paint(make("canvas"), pixelsOf(value)));
@@ -155,16 +157,17 @@ function render({ model, el }) {
     const stops = spec.options, number = spec.kind === "number", out = make("output");
     const [min, max, step] = stops ? [0, stops.length - 1, 1] : [spec.low, spec.high, spec.step];
     const input = make("input", { type: number ? "number" : "range", min, max, step, ...tip });
-    let moving = false, entered = ""; // from its first move to its release: one step of Undo
+    let entry, last = 0, entered = ""; // a pull, or presses one after the other, are one step of Undo
     input.addEventListener("input", () => {
       entered = input.value;
       const typed = Math.min(max, Math.max(min, Number(input.value) || 0)), change = { [name]: stops ? stops[typed] : number ? Math.round(typed) : typed };
       if (spec.anew) forget();
-      moving ||= remember(change) > 0;
+      const goesOn = entry && past[model.get("tab")]?.at(-1) === entry && (held || performance.now() - last < 1000);
+      if (!goesOn) entry = remember(change) && past[model.get("tab")].at(-1);
+      last = performance.now();
       set(change);
     });
     input.addEventListener("change", () => {
-      moving = false;
       if (number && entered !== String(values()[name])) tell(`${spec.label} = ${entered || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}`), (input.value = values()[name]); // what is drawn
     });
     update((value) => {
@@ -197,7 +200,7 @@ function render({ model, el }) {
     try { model.send(content); } catch { lost(noKernel); }
   }
   const act = (action) => typeof action === "string" ? (rest(), tell(""), send({ do: action }))
-    : move(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, values()[name] + by])));
+    : move(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, (values()[name] + by) % (tabs[model.get("tab")].controls[name].high + 1)])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
     rest();
@@ -250,7 +253,7 @@ function render({ model, el }) {
     slide.addEventListener("input", () => { t = Number(slide.value); keep(); });
     const show = () => {
       if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
-      out.textContent = names.length ? names[Math.round(t * (frames - 1))] : `t = ${t.toFixed(2)}`;
+      out.textContent = names.length ? `image: ${names[Math.round(t * (frames - 1))]}` : `t = ${t.toFixed(2)}`;
       toggle.textContent = playing ? "Pause" : "Play";
     };
     show.seconds = names.length ? 1.2 * frames : 0.1 * frames;
@@ -281,19 +284,25 @@ function render({ model, el }) {
     const busy = !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]);
     view.setAttribute("aria-busy", busy);
     if (!busy) late = clearTimeout(late), dead() || ((gone = ""), report());
-    else late ??= setTimeout(() => lost("The kernel is busy, perhaps with another cell: the picture will follow. If it never does, run this explorer's cell again."), 2000);
+    else late ??= setTimeout(() => lost("No answer yet. Does another cell run? Then the picture follows. Was the kernel restarted? Then run this explorer's cell again, or reload the page."), 2000);
   }
   const noKernel = "No kernel. Was it restarted? Then run this explorer's cell again.", dead = () => gone === noKernel; // the surer of the two
   const lost = (why) => ((gone = dead() ? gone : why), report());
   const tell = (words) => ((note = words), report());
   function report() {
     said.textContent = gone || note || model.get(model.get("tab")).said || "";
+    said.classList.toggle("missed", Boolean(gone));
     said.classList.toggle("warning", dead());
   }
   // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
+  function hold(on) { // what a stroke or a pull makes is compared with what stood there before it, however long it takes
+    if (on && performance.now() - shown.since > 800) shown.was = shown.picture;
+    if (held && !on) shown.since = performance.now();
+    held = on;
+  }
   function before(picture) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
-    if (rests && shown.picture !== picture) shown = { was: now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
+    if (rests && shown.picture !== picture) shown = { was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
     return Object.fromEntries(((shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
   }
   function withGhosts(panel, old) {
@@ -316,7 +325,7 @@ function render({ model, el }) {
       const text = make("p", { class: "line", "aria-live": "polite" });
       text.innerHTML = last ? scene.text.replace("</b>", `</b> (before: ${last})`) : scene.text;
       const section = make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), text, ...nodes), told = new Set();
-      for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && name.remove(); // once a picture
+      if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && name.remove(); // little room: once a picture
       return section;
     });
     once.replaceChildren(...(scenes[0] ? scenes[0].rows : []).flatMap(([, row]) => row.filter(shared).map(panelOf)));
@@ -343,7 +352,8 @@ function render({ model, el }) {
     const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
     const models = model.get("models").map((one) => button(one, "Show it, beside the others that are on", () => {
       const now = model.get("models").filter((m) => (m === one) !== chosen.includes(m));
-      if (!now.length) return tell("one model stays on: switch on another first");
+      tell(now.length ? "" : "one model stays on: switch on another first");
+      if (!now.length) return;
       model.set("chosen", now);
       model.save_changes();
     }, { "aria-pressed": chosen.includes(one) }));
@@ -353,13 +363,16 @@ function render({ model, el }) {
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
     root.dataset.hides = (stop >= 0 && !answered && tour[stop].hides) || ""; // until the answer
-    say.innerHTML = stop < 0 ? tabs[name].look_for : "";
-    if (stop < 0 && quit >= 0) say.append(" You left the tour. ", button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
-    if (stop < 0 && old) say.append(" ", button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore));
+    const told = make("span", {}), go = make("span", { class: "go" });
+    told.innerHTML = stop < 0 ? tabs[name].look_for : `${stop + 1} of ${tour.length}. ${tour[stop].ask} `;
+    say.replaceChildren(told, go);
+    if (stop < 0 && quit >= 0) told.append(" You left the tour."), go.append(button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
+    if (stop < 0 && old) go.append(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore));
     if (stop >= 0) {
-      const told = answered ? make("b", {}, tour[stop].say) : button("Show answer", "What is to be seen, and why", () => answer(tour[stop]));
-      const next = stop + 1 < tour.length ? [button("Next", "The next stop of the tour", () => visit(stop + 1)), " "] : [];
-      say.append(`${stop + 1} of ${tour.length}. ${tour[stop].ask} `, told, " ", ...next, button("Leave the tour", "Everything as it was before the tour", () => open()));
+      if (answered) told.append(make("b", {}, tour[stop].say));
+      else go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
+      if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", () => visit(stop + 1)));
+      go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }
     const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say *, [aria-selected=true]"));
     if (was) (all.find((b) => b.textContent === words) || here).focus({ preventScroll: true });
@@ -371,7 +384,7 @@ function render({ model, el }) {
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => replace(defaults(tab))], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large]];
+    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => { playing = false; replace(defaults(tab)); }], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
@@ -403,9 +416,12 @@ function render({ model, el }) {
   const full = () => sized((fitted = ""));
   for (const where of [window, root]) where.addEventListener(where === root ? "fullscreenchange" : "resize", full);
   // Jupyter runs a cell by keys only if the focus is not held in here.
+  const release = () => hold(false);
   const leave = (event) => root.contains(event.target) || (root.contains(document.activeElement) && document.activeElement.blur());
+  root.addEventListener("pointerdown", () => hold(true), true);
+  for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, release, true);
   document.addEventListener("pointerdown", leave, true);
   build();
-  return () => { document.removeEventListener("pointerdown", leave, true); window.removeEventListener("resize", full); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
+  return () => { document.removeEventListener("pointerdown", leave, true); for (const name of ["pointerup", "pointercancel"]) document.removeEventListener(name, release, true); window.removeEventListener("resize", full); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
 }
 export default { render };

@@ -14,7 +14,7 @@ from nicelib.explorer.scene import Row, chart, images, line
 from nicelib.explorer.tab import Drawing, Tab
 from nicelib.inpainting import PARTS, RULES, hidden_part, inpaint
 from nicelib.model import NICE
-from nicelib.plotting import BLUE, GREY
+from nicelib.plotting import BLUE, GREY, ORANGE
 
 
 class Inpainting(Tab):
@@ -63,11 +63,11 @@ class Inpainting(Tab):
             self.running = False
 
     def draw(self, model: NICE, **values: Any) -> Drawing:
-        of, drawing = self.kept.get(id(model), ({}, None))
-        if drawing and of == values:
-            return drawing
-        rows, text = next(self._pictures(0, [], model, **values))
-        return rows, text + "; <b>changed: press Start</b>" * bool(drawing)
+        of, drawing = self.kept.get(id(model), (values, None))
+        rows, text = drawing if drawing and of == values else next(self._pictures(0, [], model, **values))
+        if not (self.running or f"step {values['steps']} of" in text or "nothing to fill in" in text):
+            text += f"; <b>{'changed: ' * (of != values)}press Start</b>"
+        return rows, text
 
     def end(self, model: NICE, **values: Any) -> Drawing:
         *_, last = self._pictures(self._run, [], model, **values)
@@ -99,11 +99,10 @@ class Inpainting(Tab):
     ) -> Iterator[Drawing]:
         """The start, then whatever some steps have made of it, to the end; ``nats`` grows by the tries' log p a step."""
         hidden, end, every = self.hidden(part), 0.0, steps // 40 | 1 if rule == "paper" else 1  # its leaps hide all
-        real = self.explorer.noisy(self.explorer.pixels(image), model)
+        real, noise = self.explorer.noisy(self.explorer.pixels(image), model), torch.Generator().manual_seed(seed)
         goal, whose = model.log_prob(real).item(), "your" if isinstance(image, str) else "the real"
         given = {"real": real.cpu(), "visible": torch.where(hidden, 0.5, real.cpu())}
-        tries = real.expand(self.tries, -1)
-        for x, now in inpaint(model, tries, hidden, rule, steps, torch.Generator().manual_seed(seed)):
+        for x, now in inpaint(model, real.expand(self.tries, -1), hidden, rule, steps, noise):
             nats.append(now.cpu())
             if time.monotonic() > end or len(nats) > steps or run != self._run:
                 text = (
@@ -126,9 +125,10 @@ class Inpainting(Tab):
                 y, level, ends = nats.clamp_min(low - 50), goal, (low, low + 1000)
                 title += "" if (nats > low).any() else ": not reached"
             drawn = torch.cat([torch.stack([side(y[i : i + every], 0) for i in at], 1) for side in sides])
-            lines = [line(at, one, BLUE, "the tries" if not i else "") for i, one in enumerate(drawn)]
+            names = {0: "the tries" if every == 1 else "the tries at their highest", self.tries: "at their lowest"}
+            lines = [line(at, y, (BLUE, ORANGE)[i // self.tries], names.get(i, "")) for i, y in enumerate(drawn)]
             lines.append(line([0, steps], [level, level], GREY, "the real image", dash=True))
             curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))
-        title = f"{self.tries} tries, after {step} step{'s' * (step != 1)}"
-        shown = [images(name, one) | {"given": True} for name, one in given.items()] + [images(title, x)]
+        shown = [images(name, one) | {"given": True} for name, one in given.items()]
+        shown.append(images(f"{self.tries} tries, after {step} step{'s' * (step != 1)}", x))
         return [(0.45, shown), (0.45, curves)]

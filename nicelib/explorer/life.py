@@ -58,8 +58,7 @@ class Worker:
                 return
             self._waiting[key] = job
             if self._thread is None:  # in the caller's context: some kernels keep there what messages need
-                run = contextvars.copy_context().run
-                thread = threading.Thread(target=run, args=(self._work,), daemon=True)
+                thread = threading.Thread(target=contextvars.copy_context().run, args=(self._work,), daemon=True)
                 thread.start()
                 self._thread = thread
 

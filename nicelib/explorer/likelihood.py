@@ -32,7 +32,8 @@ class Likelihood(Tab):
         return rows, (
             f"<b>{own:,.1f} nats</b>, {bits_per_dim(own, self.dim):.2f} bits/dim: likelier than <b>{(nats < own).sum()} of "
             f"{len(nats)}</b> held-out digits; |z| = {z.norm():.1f}<span class='least'>; the least likely pixel, row "
-            f"{place // self.side}, column {place % self.side}, gives {least:,.1f} nats</span>; applied: {applied or 'nothing'}"
+            f"{place // self.side}, column {place % self.side}, gives {least:,.1f} nats</span>"
+            f"{'; applied: ' * bool(applied)}{applied}"
         )
 
     def _code(self, model: NICE, z: torch.Tensor) -> Panel:

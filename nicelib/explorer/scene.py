@@ -136,7 +136,10 @@ def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
             for at, panel in zip(places, panels, strict=True):
                 ax = part.add_subplot(at)
                 ax.set_title(panel["title"], fontsize=10)
-                (_draw_chart if panel["kind"] == "chart" else _draw_image)(ax, panel)
+                few = panel.get("xticks", [])[:: 3 if len(scenes) > 1 else 1]
+                (_draw_chart if panel["kind"] == "chart" else _draw_image)(
+                    ax, panel | {"xticks": few, "room": 60 // len(scenes)}
+                )
     return figure
 
 
@@ -190,5 +193,7 @@ def _draw_chart(ax: Any, panel: Panel) -> None:
     for axis in ("x", "y"):
         places, names = zip(*panel[f"{axis}ticks"], strict=True) if panel[f"{axis}ticks"] else ((), ())
         ax.set(**{f"{axis}ticks": places, f"{axis}ticklabels": names})
-    if any(curve["label"] for curve in panel["lines"]):
-        ax.legend(fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")
+    if names := ax.get_legend_handles_labels()[1]:  # above the curves, as on the page
+        columns = max(1, round(panel["room"] / max(map(len, names))))
+        ax.legend(fontsize=7, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, columnspacing=1)
+        ax.set_title(panel["title"], fontsize=10, pad=4 + 11 * math.ceil(len(names) / columns))

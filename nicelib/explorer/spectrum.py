@@ -30,7 +30,7 @@ class Spectrum(Tab):
         order, change = widest_first(model), after - before
         spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
         most, bottom, top = change.abs().max().item(), spread.min().item(), 2 * spread.max().item()
-        moved, edge = int((change.abs() > 0.02).sum()), max(most, 0.02)
+        moved, edge = int((change.abs() > 0.02).sum()), max(most, 0.5)
         ranks, few = torch.arange(1, self.dim + 1), max(k, 1)
         lines = [line(ranks[:few], spread[:few], BLUE, f"the {k} kept", fill=True), line(ranks, spread, BLUE)]
         lines.append(line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True))

@@ -20,7 +20,6 @@ from nicelib.model import NICE
 from nicelib.plotting import BLUE, GREY
 
 Drawing = tuple[list[Row], str]  # rows of panels and a line of HTML
-Scene = dict[str, Any]  # the same with its model's name
 
 
 class Tab:
@@ -44,8 +43,7 @@ class Tab:
         """The values of the controls -> a picture. Runs in the background, without gradients."""
         raise NotImplementedError
 
-    #: the picture for a page without widgets
-    end: Callable[..., Drawing] = lambda self, *args, **values: self.draw(*args, **values)
+    end: Callable[..., Drawing] = lambda self, *args, **values: self.draw(*args, **values)  # for a page without widgets
 
     @property
     def values(self) -> dict[str, Any]:
@@ -80,12 +78,14 @@ class Tab:
         """Without those that the page takes care of by itself."""
         return {name: value for name, value in values.items() if not self.controls[name].get("quiet")}
 
-    def scenes(self, models: dict[str, NICE], values: dict[str, Any], draw: Callable[..., Drawing]) -> list[Scene]:
+    def scenes(
+        self, models: dict[str, NICE], values: dict[str, Any], draw: Callable[..., Drawing]
+    ) -> list[dict[str, Any]]:
         drawn = {name: draw(model, **self.checked(values)) for name, model in models.items()}
         share_axes(list(drawn.values()))
         return [{"name": name, "rows": rows, "text": text} for name, (rows, text) in drawn.items()]
 
-    def put(self, draw: Callable[[], list[Scene]], of: Any, running: bool = False) -> bool:
+    def put(self, draw: Callable[[], list[dict[str, Any]]], of: Any, running: bool = False) -> bool:
         """Draw and show these values and models: was it drawn? An error becomes the text below the last picture."""
         page, picture = self.explorer.page, None
         try:
@@ -105,11 +105,11 @@ class Tab:
         setattr(self.explorer.page, self.name, getattr(self.explorer.page, self.name) | more)
 
     def figure(self, **values: Any) -> Figure:
-        """The picture for a page without widgets; what is on the page stays as it is.
+        """The picture for a page without widgets, whatever the page shows, and it stays as it is.
 
         Args:
-            values: of the controls, by name; the others are as on the page. Images: a digit's number, or uint8 (D,).
-                ``models``: the names of those to show side by side.
+            values: of the controls, by name; the others are as Reset leaves them. Images: a digit's number, or uint8 (D,).
+                ``models``: the names of those to show side by side, if not the first alone.
 
         Raises:
             InputError: no control of that name, a value that it cannot have, or the explorer is closed.
@@ -123,11 +123,12 @@ class Tab:
         said = "; ".join(f"{scene['name']}: {plain(scene)}" for scene in scenes)
         plotting.show(as_figure(scenes, t), f"The tab {self.words['title']} ({titles}). {said}.")
 
-    def _still(self, values: dict[str, Any]) -> tuple[list[Scene], float]:
-        now, names = self.values, values.pop("models", list(self.explorer.chosen))
+    def _still(self, values: dict[str, Any]) -> tuple[list[dict[str, Any]], float]:
+        every = {name: self.controls[name]["value"] for name in self.values}
+        names = values.pop("models", list(self.explorer.models)[:1])
         if not names or not set(names) <= set(self.explorer.models):
             raise InputError(f"models = {names!r}; expected some of {', '.join(self.explorer.models)}")
-        values, models = now | self.checked(values), {name: self.explorer.models[name] for name in names}
+        values, models = every | self.checked(values), {name: self.explorer.models[name] for name in names}
         with torch.no_grad(), torch.device("cpu"):
             return self.scenes(models, values, self.end), values.get("t", 0)
 
@@ -140,7 +141,7 @@ class Tab:
                 path = next(name for name in names if not name.exists())
                 figure = as_figure(getattr(self.explorer.page, self.name)["scenes"], t)
                 write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=160))
-                self.tell(said=f"saved {path}")
+                self.tell(said=f"saved {path.name} beside the notebook, in {path.parent}")
             except Exception as error:  # the folder has gone, or is full
                 self.tell(said=f"not saved: {error}")
 
@@ -152,11 +153,10 @@ def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -
     """Histograms of |z|, of 1,000 draws from the prior and of the real digits, with the lengths (N,) of some codes."""
     draws = model.prior.sample((1000, model.dim), torch.Generator().manual_seed(0)).norm(dim=1)
     digits, typical = explorer.held_out(model)[1], draws.mean().item()
-    low, high = 0.3 * typical, 50 * typical  # whatever the digits: models side by side have one scale
+    low, high = 0.1 * typical, 50 * typical  # whatever the digits: models side by side have one scale
     bins = torch.logspace(math.log10(low), math.log10(high), 50)
     lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "the prior's draws")]
     many = histogram(length, bins, colour, label) | {"fill": False}
     lines.append(many if len(length) > 1 else upright(length.item(), colour, label, low, high))
-    far = 10 ** math.ceil(math.log10(4 * typical))
-    ticks = [(math.log10(v), f"{s}{v:,.0f}") for v, s in ((low, "≤ "), (typical, ""), (far, ""), (high, "≥ "))]
-    return chart("code length |z|", lines, "|z|, distance from the mode", (low, high), 0, log="x", xticks=ticks)
+    ticks = [(math.log10(v), f"{s}{v:,.0f}") for v, s in ((low, "≤ "), (typical, ""), (high, "≥ "))]
+    return chart("code length |z|", lines, "|z|, distance from the mode (log)", (low, high), 0, log="x", xticks=ticks)

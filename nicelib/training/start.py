@@ -44,7 +44,6 @@ def initialise_from_data(model: NICE, x: Tensor) -> None:
         first, last = layer.conditioner[0], layer.conditioner[-1]
         layer.unit.copy_(std)
         first.bias -= first.weight @ torch.where(layer.mask, x.mean(0), 0)
-        off_centre = layer(x)[0].mean(0) / std
-        last.bias[: model.dim] -= torch.where(layer.mask, 0, off_centre)
+        last.bias[: model.dim] -= torch.where(layer.mask, 0, layer(x)[0].mean(0) / std)
         x = layer(x)[0]
     scaling.log_scale.copy_((model.prior.stddev.to(std) / x.std(0).clamp_min(1e-6)).log())
