@@ -136,7 +136,7 @@ def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
             for at, panel in zip(places, panels, strict=True):
                 ax = part.add_subplot(at)
                 ax.set_title(panel["title"], fontsize=10)
-                few = panel.get("xticks", [])[:: 3 if len(scenes) > 1 else 1]
+                few = panel.get("xticks", [])[:: 2 if len(scenes) > 1 else 1]
                 (_draw_chart if panel["kind"] == "chart" else _draw_image)(
                     ax, panel | {"xticks": few, "room": 60 // len(scenes)}
                 )
