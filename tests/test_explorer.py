@@ -298,7 +298,7 @@ def test_the_axis_names_the_chosen_images(explorer):
         (SampleExplorer(make_model(), explorer.digits, labels), ["a 3", "an 8"]),
     ):
         rows, _ = one.code_space.draw(one.model, [0, 1, text_of(drawing)], 0.0)
-        assert rows[0][1][0]["chart"]["xticks"] == [*zip((0, 0.5), names, strict=True), (1, "yours")]
+        assert rows[0][1][0]["chart"]["xticks"] == [*zip((0, 0.5), names, strict=True), (1, "an image")]
 
 
 def test_layers_show_every_state_there_and_back(explorer):
@@ -481,6 +481,17 @@ def test_a_run_that_no_longer_fits_the_controls_says_so(explorer):
     }
     tab.request()  # as when a second model is switched on in the middle of a run
     assert drawn(tab)["text"].endswith("; <b>press Start</b>"), "a run that was stopped does not say so"
+
+
+def test_the_last_nats_are_never_drawn_where_they_are_not(explorer):
+    """Models side by side share an axis, which may reach lower than one model's own."""
+    tab = explorer.inpainting
+    low, x = torch.full((2, 4), -9000.0), torch.rand(4, explorer.model.dim)
+    curves = tab._rows({"real": x[:1]}, x, low, goal=0.0, steps=50, every=1)[1][1]
+    assert curves[1]["lines"][0]["y"] == [-9000, -9000], "drawn at the edge of one model's axis"
+    values = defaults(tab) | {"steps": 50}
+    drawn = next(tab._pictures(0, [], explorer.model, **values | {"image": text_of(explorer.digits[0])}))[0]
+    assert drawn[0][1][0]["title"] == "yours" and drawn[1][1][0]["lines"][-1]["label"] == "the image itself"
 
 
 def test_a_still_picture_does_not_depend_on_the_page(explorer):

@@ -39,7 +39,7 @@ class CodeSpace(Tab):
         lines += [line(places, walk[f"{p}_nats"], c, f"between {ends}", dash=d, follow=True) for p, ends, c, d in pair]
         tracks = {f"between the {ends}": walk[path] for path, ends, _, _ in pair}
         name = {n: f"a{'n' * (c[:1] == '8')} {c or 'digit'}" for c, ns in self.explorer.page.classes for n in ns}
-        names = [(i / legs, name.get(image, "yours")) for i, image in enumerate(chain)]
+        names = [(i / legs, name.get(image, "an image")) for i, image in enumerate(chain)]
         player = play(tracks, chart("log-likelihood (nats)", lines, "t", xticks=names))
         few = torch.linspace(0, STEPS * legs, legs * math.ceil(10 / legs) + 1).round().long()  # the chosen among them
         rows = [(0.5, [player])] + [(0.2, [images(title, x[few])]) for title, x in tracks.items()]

@@ -34,7 +34,7 @@ function render({ model, el }) {
   const back = () => past[model.get("tab")]?.length && (forget(), set(past[model.get("tab")].pop()));
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
-    quit = tab ? model.get("stop") : -1;
+    quit = !tab ? -1 : model.get("stop") < 0 ? quit : model.get("stop"); // where it can be taken up again
     if (model.get("stop") >= 0) forget(), (past = kept);
     model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
@@ -366,7 +366,7 @@ function render({ model, el }) {
     const told = make("span", {}), go = make("span", { class: "go" });
     told.innerHTML = stop < 0 ? tabs[name].look_for : `${stop + 1} of ${tour.length}. ${tour[stop].ask} `;
     say.replaceChildren(told, go);
-    if (stop < 0 && quit >= 0) told.append(" You left the tour."), go.append(button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
+    if (stop < 0 && quit >= 0) go.append(button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
     if (stop < 0 && old) go.append(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore, { class: "bring" }));
     if (stop >= 0) {
       if (answered) told.append(make("b", {}, tour[stop].say));
@@ -384,7 +384,7 @@ function render({ model, el }) {
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => { playing = false; replace(defaults(tab)); }], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large]];
+    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => { playing = false; replace(defaults(tab)); }], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large, { class: "large", "aria-pressed": document.fullscreenElement === root }]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
@@ -413,7 +413,10 @@ function render({ model, el }) {
   for (const [name, react] of events) model.on(name, react);
   const sizes = new ResizeObserver(() => sized());
   sizes.observe(view);
-  const full = () => sized((fitted = ""));
+  const full = () => {
+    left.querySelector(".large").setAttribute("aria-pressed", document.fullscreenElement === root);
+    sized((fitted = ""));
+  };
   for (const where of [window, root]) where.addEventListener(where === root ? "fullscreenchange" : "resize", full);
   // Jupyter runs a cell by keys only if the focus is not held in here.
   const release = () => hold(false);

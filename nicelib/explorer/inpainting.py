@@ -101,7 +101,7 @@ class Inpainting(Tab):
         hidden, end, every = self.hidden(part), 0.0, steps // 40 | 1 if rule == "paper" else 1  # its leaps hide all
         real, noise = self.explorer.noisy(self.explorer.pixels(image), model), torch.Generator().manual_seed(seed)
         goal, whose = model.log_prob(real).item(), "your" if isinstance(image, str) else "the real"
-        given = {"real": real.cpu(), "visible": torch.where(hidden, 0.5, real.cpu())}
+        given = {"yours" if whose == "your" else "real": real.cpu(), "visible": torch.where(hidden, 0.5, real.cpu())}
         for x, now in inpaint(model, real.expand(self.tries, -1), hidden, rule, steps, noise):
             nats.append(now.cpu())
             if time.monotonic() > end or len(nats) > steps or run != self._run:
@@ -122,12 +122,12 @@ class Inpainting(Tab):
         for title, low in (("log p (nats), from the start", None), ("the last 1,000 nats", goal - 600)):
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
             if low is not None:
-                y, level, ends = nats.clamp_min(low - 50), goal, (low, low + 1000)
+                y, level, ends = nats, goal, (low, low + 1000)  # what lies below it lies below the picture
                 title += "" if (nats > low).any() else ": not reached"
             drawn = torch.cat([torch.stack([side(y[i : i + every], 0) for i in at], 1) for side in sides])
             names = {0: "the tries" if every == 1 else "the tries at their highest", self.tries: "at their lowest"}
             lines = [line(at, y, (BLUE, ORANGE)[i // self.tries], names.get(i, "")) for i, y in enumerate(drawn)]
-            lines.append(line([0, steps], [level, level], GREY, "the real image", dash=True))
+            lines.append(line([0, steps], [level, level], GREY, "the image itself", dash=True))
             curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))
         shown = [images(name, one) | {"given": True} for name, one in given.items()]
         shown.append(images(f"{self.tries} tries, after {step} step{'s' * (step != 1)}", x))
