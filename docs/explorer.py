@@ -23,7 +23,13 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         explorer = lab.opened(browser, "cell.ipynb")
         run_cell(explorer)
+        explorer.root.evaluate(
+            "(n, words) => n.insertAdjacentHTML('afterbegin', `<b style='display: block; text-align: center; "
+            "font-size: 17px; padding: 4px; background: #ffe9b8; color: #222'>${words}</b>`)",
+            "This is a picture. Run the cell, with Shift and Enter, and it can be played with.",
+        )
         still = explorer.root.screenshot()
+        explorer.root.locator("b").first.evaluate("b => b.remove()")
         explorer.tab("Likelihood")
         explorer.root.screenshot(path=Path(__file__).with_suffix(".png"))
         browser.close()

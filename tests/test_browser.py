@@ -527,7 +527,7 @@ def test_large_is_larger(explorer):
             large, over = explorer.page.evaluate(area), explorer.root.evaluate("n => n.scrollHeight - n.clientHeight")
             assert large > 1.1 * before, f"{title}, {models} models: {large / before:.2f} times the picture"
             assert over <= 0, f"{title}, {models} models: {over} px below the edge"
-            explorer.button("Large").click()
+            explorer.button("Leave large").click()
             explorer.until("() => !document.fullscreenElement", "it does not come back")
         explorer.changes(lambda: explorer.button("one logistic a pixel").click())
 
@@ -651,7 +651,7 @@ def test_answers_speak_of_their_own_picture(explorer):
     explorer.settle()
     explorer.tab("Layers")
     explorer.root.locator(".view .tile").nth(3).click()
-    assert "only x is an image" in explorer.notice()
+    assert explorer.root.locator(".time output").inner_text() == "image: layer 3"
     explorer.tab("Likelihood")
     was = explorer.said()
     explorer.root.locator(".pad canvas").click(button="right", position={"x": 5, "y": 5})
@@ -734,7 +734,7 @@ def many_samples_are_large(explorer):
     explorer.until("() => document.fullscreenElement?.matches('.nice')", "it does not fill the screen")
     shown = explorer.root.locator(".gallery .tile").evaluate_all("tiles => tiles.filter((t) => t.offsetWidth).length")
     assert shown == 30, f"{shown} digits to hand"
-    explorer.button("Large").click()
+    explorer.button("Leave large").click()
     explorer.until("() => !document.fullscreenElement", "it does not come back")
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import statistics
 import threading
 import time
 import zlib
@@ -421,7 +422,7 @@ def test_inpainting_runs_to_its_end(explorer):
         390,
     ]  # its leaps would hide all: each span's highest and lowest, the last whole too
     bounds = np.array([curve.get_ydata() for curve in figure.axes[3].lines[:8]])
-    assert (bounds[:4] > bounds[4:]).all() and "; drawn: the highest and lowest of every 11 steps" in caption(figure)
+    assert (bounds[:4] > bounds[4:]).all() and "highest of every 11 steps" in figure.axes[3].get_legend_handles_labels()[1]
     x, runs = explorer.noisy(explorer.digits[20:21]).expand(4, -1), torch.Generator().manual_seed(0)
     nats = torch.stack([now for _, now in inpaint(explorer.model, x, hidden, "paper", 400, runs)])
     top = explorer.model.log_prob(x[:1]).item() + 500
@@ -679,14 +680,15 @@ def test_the_tour_leads_to_pictures(all_cores):
     assert 200 < nats["Speck"][0] - nats["Speck"][1] < 260 and abs(nats["Worst 6"][0] + 3000) < 50
     assert (
         abs(nats["Bold 8"][0] - nats["Bold 8"][1] - 580) < 10
-        and abs(nats["On its head"][0] - nats["On its head"][1] - 14) < 1
+        and abs(nats["On its head"][0] - nats["On its head"][1] - 1026) < 2
     )
-    sevens = next(numbers for name, numbers in explorer.page.classes if name == "7")
-    lost = [
-        explorer.model.log_prob(explorer.noisy(one)) - explorer.model.log_prob(explorer.noisy(disturb(one, turn=180)))
-        for one in explorer.digits[sevens].split(1)
-    ]
-    assert len(lost) == 50 and abs(sum(nats.item() > 1000 for nats in lost) - 29) <= 1
+    lost = {}
+    for name, numbers in explorer.page.classes:
+        for one in explorer.digits[numbers].split(1) if name in "67" else ():
+            sheets = one, disturb(one, turn=180)
+            upright, turned = (explorer.model.log_prob(explorer.noisy(sheet)).item() for sheet in sheets)
+            lost.setdefault(name, []).append(upright - turned)
+    assert statistics.median(lost["7"]) > 1000 and statistics.median(lost["6"]) < 20, lost
     assert int(said["Rank 0"][1][0].split("<b>")[1].split()[0]) > 250
     one, two = (float(text_nats(text)) for text in said["Two models"][0])
     assert 1150 < one - two < 1250

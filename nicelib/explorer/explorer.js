@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted, held = false, visited = 0;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -42,7 +42,7 @@ function render({ model, el }) {
   function visit(stop) {
     const { tab, values: moved } = tour[stop], stays = tab === model.get("tab");
     if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
-    [answered, past, quit, aim] = [false, {}, -1, "Show answer"];
+    [answered, past, quit, aim, visited] = [false, {}, -1, "Show answer", performance.now()]; // a double click goes one stop on
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
     model.set({ tab, stop, chosen: model.get("models").slice(0, 1) });
@@ -195,6 +195,7 @@ function render({ model, el }) {
     return node;
   }
 
+  const largeName = () => (document.fullscreenElement === root ? "Leave large" : "Large");
   const large = () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()).catch(() => tell("this page may not fill the screen"));
   function send(content) {
     try { model.send(content); } catch { lost(noKernel); }
@@ -223,8 +224,9 @@ function render({ model, el }) {
   }
   function imagesOf(panel) {
     const bytes = bytesOf(panel.data), each = [...Array(panel.count).keys()].map((i) => bytes.slice(i * size, (i + 1) * size));
-    const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to hand it to another tab`;
-    const give = (i, from) => panel.states && panel.captions[i] !== "x" ? tell("only x is an image: the greys of the others stand for other numbers") : offer(encode(each[i]), from);
+    const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to ${panel.states && panel.captions[i] !== "x" ? "go there" : "hand it to another tab"}`;
+    const goTo = (i) => { [t, playing] = [i / (panel.count - 1), false]; keep(); }; // a state is no image: its greys stand for other numbers
+    const give = (i, from) => panel.states && panel.captions[i] !== "x" ? goTo(i) : offer(encode(each[i]), from);
     const tiles = each.map((image, i) => tile(image, label(i), (from) => give(i, from), captions(panel)[i]));
     return rove(make("div", { class: "tiles", style: `--columns: ${panel.columns}`, role: "group", "aria-label": panel.title }, ...tiles), panel.columns);
   }
@@ -274,7 +276,7 @@ function render({ model, el }) {
 
   const top = make("div", { class: "top" }), say = make("p", { class: "say" }), left = make("div", { class: "left" });
   const beside = make("div", { class: "beside" }), once = make("div", { class: "row once" }), view = make("div", { class: "view", role: "group" }), handed = make("div", { class: "hand", popover: "auto", role: "dialog", "aria-label": "Hand it to another tab" });
-  const said = make("p", { class: "said", role: "status" }), right = make("div", { class: "right" }, view, said);
+  const said = make("p", { class: "said", role: "status" }), right = make("div", { class: "right" }, view);
   root.append(top, say, make("div", { class: "body" }, left, beside, right), handed);
   el.append(root);
 
@@ -291,6 +293,8 @@ function render({ model, el }) {
   const tell = (words) => ((note = words), report());
   function report() {
     said.textContent = gone || note || model.get(model.get("tab")).said || "";
+    if (gone) right.prepend(said);
+    else if (said.parentNode !== left) left.append(said); // beside what was pressed
     said.classList.toggle("missed", Boolean(gone));
     said.classList.toggle("warning", dead());
   }
@@ -371,7 +375,7 @@ function render({ model, el }) {
     if (stop >= 0) {
       if (answered) told.append(make("b", {}, tour[stop].say));
       else go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
-      if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", () => visit(stop + 1)));
+      if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", () => performance.now() - visited > 400 && visit(stop + 1)));
       go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }
     const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say :not(.bring), [aria-selected=true]"));
@@ -384,10 +388,10 @@ function render({ model, el }) {
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => { playing = false; replace(defaults(tab)); }], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], ["Large", "Fill the screen, for a classroom; press it again, or Escape, to come back", large, { class: "large", "aria-pressed": document.fullscreenElement === root }]];
+    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => { playing = false; replace(defaults(tab)); }], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], [largeName(), "Fill the screen, for a classroom; press it again, or Escape, to come back", large, { class: "large" }]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
-    left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))));
+    left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))), said);
     const undo = left.querySelector(".undo");
     updates.push(() => {
       const none = !past[name]?.length;
@@ -413,8 +417,8 @@ function render({ model, el }) {
   for (const [name, react] of events) model.on(name, react);
   const sizes = new ResizeObserver(() => sized());
   sizes.observe(view);
-  const full = () => {
-    left.querySelector(".large").setAttribute("aria-pressed", document.fullscreenElement === root);
+  const full = () => { // or no longer
+    left.querySelector(".large").textContent = largeName();
     sized((fitted = ""));
   };
   for (const where of [window, root]) where.addEventListener(where === root ? "fullscreenchange" : "resize", full);

@@ -109,7 +109,6 @@ class Inpainting(Tab):
                     f"step {len(nats) - 1} of {steps}: <b>{now.mean():,.0f} nats</b> on average, from {now.min():,.0f} to "
                     f"{now.max():,.0f}; {whose} image has {goal:,.0f}"
                 )
-                text += f"; drawn: the highest and lowest of every {every} steps" * (every > 1)
                 text += "; nothing is hidden: there is nothing to fill in" * (not hidden.any())
                 yield self._rows(given, x, torch.stack(nats), goal, steps, every), text
                 end = time.monotonic() + self.seconds_a_picture
@@ -125,7 +124,7 @@ class Inpainting(Tab):
                 y, level, ends = nats, goal, (low, low + 1000)  # what lies below it lies below the picture
                 title += "" if (nats > low).any() else ": not reached"
             drawn = torch.cat([torch.stack([side(y[i : i + every], 0) for i in at], 1) for side in sides])
-            names = {0: "the tries" if every == 1 else "the tries at their highest", self.tries: "at their lowest"}
+            names = {0: "the tries" if every == 1 else f"highest of every {every} steps", self.tries: "lowest"}
             lines = [line(at, y, (BLUE, ORANGE)[i // self.tries], names.get(i, "")) for i, y in enumerate(drawn)]
             lines.append(line([0, steps], [level, level], GREY, "the image itself", dash=True))
             curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))

@@ -22,10 +22,9 @@ class Likelihood(Tab):
         pixels = disturb(self.explorer.pixels(image), **done)
         x = self.explorer.noisy(pixels, model)
         by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
-        own, place = by_pixel.sum().item(), int(by_pixel.argmin())
-        least, second = by_pixel.topk(2, largest=False).values.tolist()
+        own, place, least = by_pixel.sum().item(), int(by_pixel.argmin()), by_pixel.min().item()
         shown = field("nats a pixel gives", by_pixel, -6, math.log(256), colormaps["viridis"], "nats")
-        shown["ring"] = [place] if least < second - 100 else []
+        shown["ring"] = [int(i) for i in by_pixel.argsort()[:5] if by_pixel[i] < -100]
         rows = [(0.5, [images("what it sees", pixels) | {"given": True}, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
         applied = ", ".join(f"{self.controls[name]['label']} {value:g}" for name, value in done.items() if value)
@@ -38,10 +37,11 @@ class Likelihood(Tab):
 
     def _code(self, model: NICE, z: torch.Tensor) -> Panel:
         edges = torch.linspace(-10, 10, 41)
-        density = model.prior.log_prob(edges.to(model.scaling.log_scale)).exp()
-        prior = line(edges, density / density.max(), ORANGE, f"the {model.config['latent']} prior")
+        prior = line(edges, model.prior.log_prob(edges).exp(), ORANGE, f"the {model.config['latent']} prior")
         ticks = [(-10, "≤ -10"), (0, "0"), (10, "≥ 10")]
-        return chart("its code z", [histogram(z, edges, BLUE, "its entries"), prior], "z", (-10, 10), 0, xticks=ticks)
+        return chart(
+            "its code z", [histogram(z, edges, BLUE, "its entries", True), prior], "z", (-10, 10), 0, xticks=ticks
+        )
 
     def _others(self, model: NICE, nats: torch.Tensor, own: float) -> Panel:
         low, high = nats.quantile(0.01).item() - 200, nats.max().item() + 200

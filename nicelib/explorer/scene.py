@@ -95,11 +95,12 @@ def _scale(panels: list[Panel]) -> None:
             panel |= {axis: [low, high], f"{axis}ticks": named}
 
 
-def histogram(values: Tensor, bins: Any, colour: str, label: str) -> dict[str, Any]:
-    """How often values fall into bins, the commonest 1; those outside are counted in the bins at the ends."""
+def histogram(values: Tensor, bins: Any, colour: str, label: str, area: bool = False) -> dict[str, Any]:
+    """How often values fall into bins, the commonest 1, or the area; those outside are counted in the bins at the ends."""
     edges = np.asarray(bins, float)
     counts, _ = np.histogram(values.double().cpu().clamp(edges[0], edges[-1]).numpy(), edges)
-    return line(edges.repeat(2)[1:-1], (counts / max(counts.max(), 1)).repeat(2), colour, label, fill=True)
+    scale = len(values) * (edges[1] - edges[0]) if area else max(counts.max(), 1)
+    return line(edges.repeat(2)[1:-1], (counts / scale).repeat(2), colour, label, fill=True)
 
 
 def upright(at: float, colour: str, label: str, low: float, high: float, top: float = 1.05) -> dict[str, Any]:
