@@ -573,6 +573,9 @@ def test_the_keyboard_keeps_its_place(explorer):
     explorer.root.get_by_role("group", name="A tour").get_by_role("button").first.focus()
     assert press("ArrowRight", "Enter") == "Show answer" and press("Enter") == "Next"
     assert press("Enter") == "Show answer" and "3 of 13" in explorer.root.locator(".say").inner_text()
+    explorer.button("Next").dblclick()
+    explorer.settle()
+    assert "4 of 13" in explorer.root.locator(".say").inner_text(), "a double click goes one stop on"
     explorer.button("Leave the tour").focus()
     assert press("Enter") == "Inpainting"
     explorer.root.get_by_role("group", name="Models").get_by_role("button").last.focus()

@@ -422,7 +422,8 @@ def test_inpainting_runs_to_its_end(explorer):
         390,
     ]  # its leaps would hide all: each span's highest and lowest, the last whole too
     bounds = np.array([curve.get_ydata() for curve in figure.axes[3].lines[:8]])
-    assert (bounds[:4] > bounds[4:]).all() and "highest of every 11 steps" in figure.axes[3].get_legend_handles_labels()[1]
+    names = figure.axes[3].get_legend_handles_labels()[1]
+    assert (bounds[:4] > bounds[4:]).all() and "highest of every 11 steps" in names
     x, runs = explorer.noisy(explorer.digits[20:21]).expand(4, -1), torch.Generator().manual_seed(0)
     nats = torch.stack([now for _, now in inpaint(explorer.model, x, hidden, "paper", 400, runs)])
     top = explorer.model.log_prob(x[:1]).item() + 500

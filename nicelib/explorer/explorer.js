@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted, held = false, visited = 0;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -42,7 +42,7 @@ function render({ model, el }) {
   function visit(stop) {
     const { tab, values: moved } = tour[stop], stays = tab === model.get("tab");
     if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
-    [answered, past, quit, aim, visited] = [false, {}, -1, "Show answer", performance.now()]; // a double click goes one stop on
+    [answered, past, quit, aim] = [false, {}, -1, "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
     model.set({ tab, stop, chosen: model.get("models").slice(0, 1) });
@@ -375,7 +375,7 @@ function render({ model, el }) {
     if (stop >= 0) {
       if (answered) told.append(make("b", {}, tour[stop].say));
       else go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
-      if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", () => performance.now() - visited > 400 && visit(stop + 1)));
+      if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", (event) => event.detail < 2 && visit(stop + 1)) /* a double click goes one stop on */);
       go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }
     const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say :not(.bring), [aria-selected=true]"));
