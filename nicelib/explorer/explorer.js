@@ -172,7 +172,7 @@ function render({ model, el }) {
     });
     update((value) => {
       const at = stops ? stops.findLastIndex((stop) => stop <= value) : value;
-      if (document.activeElement !== input || Number(input.value) !== at) input.value = at;
+      if (document.activeElement !== input || (!number && Number(input.value) !== at)) input.value = at; // a number is typed to its end
       if (!number) out.textContent = spec.step < 1 ? value.toFixed(spec.step < 0.1 ? 2 : 1) : value;
       input.setAttribute("aria-valuetext", value);
     });

@@ -21,6 +21,6 @@ class Sample(Tab):
         length, many = z.norm(dim=1), number > 1
         text = f"{f'mean log-likelihood of these {number}' if many else 'its log-likelihood'}: <b>{nats.mean():,.1f} nats</b>"
         text += f", from {nats.min():,.1f} to {nats.max():,.1f}" * many
-        text += f"; {'their codes have' if many else 'its code has'} length |z| = {length.mean():.1f}"
+        text += f"; {'their codes have on average' if many else 'its code has'} length |z| = {length.mean():.1f}"
         samples = images(f"{number} sample{'s' * many}", x, math.ceil(math.sqrt(number)), captions)
         return [(1, [samples, gauge(self.explorer, model, length, RED, "these samples")])], text
