@@ -66,9 +66,7 @@ function render({ model, el }) {
   let old = null;
   try { old = JSON.parse(sessionStorage.getItem(shelf)); } catch { /* this page may keep nothing */ }
   if (old && (same(old, state()) || !same(names(old), names(state())))) old = null;
-  function store() {
-    try { sessionStorage.setItem(shelf, JSON.stringify(state())); } catch { /* as above */ }
-  }
+  const store = () => { try { sessionStorage.setItem(shelf, JSON.stringify(state())); } catch { /* as above */ } };
   const restore = () => { const then = old; old = null; model.set(then); model.save_changes(); heads(); };
 
   // An image that was clicked: the tab takes it, or it is handed to another.
@@ -298,12 +296,12 @@ function render({ model, el }) {
     said.classList.toggle("missed", Boolean(gone));
     said.classList.toggle("warning", dead());
   }
-  // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
   function hold(on) { // what a stroke or a pull makes is compared with what stood there before it, however long it takes
     if (on && performance.now() - shown.since > 800) shown.was = shown.picture;
     if (held && !on) shown.since = performance.now();
     held = on;
   }
+  // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
   function before(picture) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
     if (rests && shown.picture !== picture) shown = { was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
@@ -333,7 +331,7 @@ function render({ model, el }) {
       return section;
     });
     once.replaceChildren(...(scenes[0] ? scenes[0].rows : []).flatMap(([, row]) => row.filter(shared).map(panelOf)));
-    view.replaceChildren(...(player ? [timeBar(player)] : []), ...(beside.contains(once) ? [] : [once]), ...sections);
+    view.replaceChildren(...(player ? [timeBar(player)] : []), ...sections);
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
     view.dataset.drawn = picture.drawn;
     report();
