@@ -143,12 +143,9 @@ def _report(config: Any, out: Path, records: Any) -> None:
         with contextlib.closing(records):
             for record in records:
                 if main_process:
-                    print(
-                        f"epoch {record['epoch']:4d}/{config.max_iter}  train {record['train']:8.2f} nats  "
-                        f"{held_out} {record['held_out']:8.2f} nats  "
-                        f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s",
-                        flush=True,
-                    )
+                    told = f"epoch {record['epoch']:4d}/{config.max_iter}  train {record['train']:8.2f} nats"
+                    speed = f"{record['images_per_s']:.0f} images/s  {record['seconds']:.0f} s"
+                    print(told, f"{held_out} {record['held_out']:8.2f} nats", speed, sep="  ", flush=True)
     except OSError as stop:
         reason = "nobody reads the output" if isinstance(stop, BrokenPipeError) else cause(stop)
         raise type(stop)(f"{reason}; {onward}") from stop

@@ -188,6 +188,7 @@ def _tour(digits: Tensor) -> list[dict[str, Any]]:
     """The tour of tabs.toml, for the 500 digits of ``mnist-sample``."""
     speck = digits[370].clone()
     speck[0] = 40  # of 255: a dark grey
-    made = {"empty": text_of(torch.zeros_like(speck)), "speck": text_of(speck)}
-    filled = lambda moved: {k: made.get(v, v) if isinstance(v, str) else v for k, v in moved.items()}  # noqa: E731
+    bold = torch.max_pool2d(digits[400].view(1, 28, 28).float(), 2, 1, 1)[:, :28, :28]  # each stroke is a pixel broader
+    made = {"empty": 0 * speck, "speck": speck, "bold": bold.byte().flatten()}
+    filled = lambda moved: {k: text_of(made[v]) if v in [*made] else v for k, v in moved.items()}  # noqa: E731
     return [stop | {name: filled(stop.get(name, {})) for name in ("values", "then")} for stop in TOUR]

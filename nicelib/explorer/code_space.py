@@ -13,7 +13,7 @@ from nicelib.explorer.tab import Drawing, Tab
 from nicelib.model import NICE
 from nicelib.plotting import GREEN, GREY, RED
 
-STEPS = 30  # on the way from one image to the next; the page blends what lies between
+STEPS = 20  # on the way from one image to the next; the page blends what lies between
 
 
 class CodeSpace(Tab):

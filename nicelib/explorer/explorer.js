@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, quit = -1, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -34,20 +34,23 @@ function render({ model, el }) {
   const back = () => past[model.get("tab")]?.length && (forget(), set(past[model.get("tab")].pop()));
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
-    quit = !tab ? -1 : model.get("stop") < 0 ? quit : model.get("stop"); // where it can be taken up again
-    if (model.get("stop") >= 0) forget(), (past = kept);
-    model.set({ ...(model.get("stop") < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
+    const stop = model.get("stop");
+    if (stop >= 0) forget(), (parted = { stop, answered, past, stood: here() }), (past = kept); // where it can be taken up again
+    model.set({ ...(stop < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
-  function visit(stop) {
-    const { tab, values: moved } = tour[stop], stays = tab === model.get("tab");
-    if (model.get("stop") < 0) kept = past, model.set("before", { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
-    [answered, past, quit, aim] = [false, {}, -1, "Show answer"];
+  const here = () => ({ values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
+  function visit(stop, as = { answered: false, past: {} }) { // afresh, or as it was left
+    const { tab, values: moved } = tour[stop], stays = tab === model.get("tab"), place = root.getBoundingClientRect();
+    if (model.get("stop") < 0) kept = past, model.set("before", here());
+    ({ answered, past } = as);
+    [parted, aim] = [undefined, answered ? "Next" : "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
-    model.set({ tab, stop, chosen: model.get("models").slice(0, 1) });
+    model.set({ tab, stop, chosen: model.get("models").slice(0, 1), ...as.stood });
     model.save_changes();
     if (stays) build();
+    if (place.top < 0 || place.bottom > innerHeight) root.scrollIntoView(); // a question and its picture are seen together
   }
   function answer({ tab, values: moved, then, press, models = 1 }) { // of the stop's own picture, whatever was played with meanwhile
     const { t: _, ...own } = { ...defaults(tabs[tab]), ...moved }, change = { ...own, ...then };
@@ -62,7 +65,7 @@ function render({ model, el }) {
 
   // What stood here when the cell was last run, the page loaded or the kernel lost.
   const shelf = `nice: ${model.get("models")}, ${digits.length}`, names = ({ values }) => Object.values(values).map(Object.keys);
-  const state = () => model.get("stop") < 0 ? { values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") } : model.get("before");
+  const state = () => (model.get("stop") < 0 ? here() : model.get("before"));
   let old = null;
   try { old = JSON.parse(sessionStorage.getItem(shelf)); } catch { /* this page may keep nothing */ }
   if (old && (same(old, state()) || !same(names(old), names(state())))) old = null;
@@ -108,10 +111,9 @@ function render({ model, el }) {
   }
   function gallery() {
     const classes = model.get("classes"), longest = Math.max(...classes.map(([, numbers]) => numbers.length)), rows = 3;
-    let from = 0;
     const box = make("div", { class: "tiles", style: `--columns: ${classes.length}`, role: "group", "aria-label": "Gallery of real digits" });
     function fill() {
-      const shown = [...Array(rows).keys()].flatMap((row) => classes.map(([, numbers]) => numbers[(from + row) % numbers.length]));
+      const shown = [...Array(rows).keys()].flatMap((row) => classes.map(([, numbers]) => numbers[(page + row) % numbers.length]));
       const pick = (number) => (from) => (tabs[model.get("tab")].takes ? take(number, model.get("tab")) : offer(number, from));
       box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
@@ -119,7 +121,7 @@ function render({ model, el }) {
     }
     const mark = (used = [values()[tabs[model.get("tab")].takes]].flat()) =>
       box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", used.includes(b.number)));
-    const more = button("More digits", "The next three of each class", () => { from = (from + rows) % longest; fill(); });
+    const more = button("More digits", "The next three of each class", () => { page = (page + rows) % longest; fill(); });
     fill();
     rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
     more.addEventListener("keydown", (event) => event.key === "ArrowUp" && (event.preventDefault(), box.querySelector(`button:nth-last-child(${classes.length})`).focus()));
@@ -129,11 +131,11 @@ function render({ model, el }) {
 
   function control(name, spec) {
     const tip = { title: spec.tip, "aria-label": spec.label };
-    const row = (...nodes) => make("label", { class: "control", title: spec.tip }, make("span", {}, spec.label), ...nodes);
+    const row = (...nodes) => make("label", { class: "control", "data-key": name, title: spec.tip }, make("span", {}, spec.label), ...nodes);
     const update = (act) => (updates.push(() => act(values()[name])), act(values()[name]));
     if (spec.hidden || spec.kind === "pad") return "";
     if (spec.kind === "chain" || spec.kind === "image") {
-      const box = make("div", { class: "chain" });
+      const box = make("div", { class: spec.kind === "chain" ? "chain walk" : "chain" });
       update((value) => {
         const few = spec.kind !== "chain" ? "" : value.length < 3 && "a walk needs two images: add one before you take this one out";
         const out = (i, from) => few === false ? replace({ [name]: value.filter((_, j) => j !== i) }) : few ? tell(few) : offer(value, from);
@@ -207,7 +209,8 @@ function render({ model, el }) {
     const changed = Object.entries(values()).filter(([name, value]) => !same(value, start[name]));
     if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
     const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
-    const line = `explorer.${tab.name}.show(${words.join(", ")})`;
+    const [, step, last] = /step (\d+) of (\d+)/.exec(model.get(tab.name).scenes?.[0].text) || [];
+    const line = `explorer.${tab.name}.show(${words.join(", ")})${step === last ? "" : `  # to step ${last}; the page stands at step ${step}`}`;
     const done = await navigator.clipboard?.writeText(line).then(() => true, () => false);
     tell(done && line.length > 200 ? `copied: ${line.slice(0, 60)}… (${line.length} characters)` : `${done ? "copied" : "to be copied"}: ${line}`);
   }
@@ -342,8 +345,8 @@ function render({ model, el }) {
   }
   // Anew where the picture's kind, or the room for it, is another.
   function sized() {
-    const now = `${root.clientWidth} ${view.offsetTop} ${kind}`;
-    if (now !== fitted) fit(root, right, beside), (fitted = now);
+    const now = `${root.clientWidth} ${view.offsetTop} ${kind} ${root.dataset.hides}`;
+    if (now !== fitted) fit(root, right, left), (fitted = now);
     thin(view);
   }
   // The words and buttons on top, made anew; whoever had the focus finds it where they go on, or where they were.
@@ -364,11 +367,11 @@ function render({ model, el }) {
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
-    root.dataset.hides = (stop >= 0 && !answered && tour[stop].hides) || ""; // until the answer
+    root.dataset.hides = stop < 0 ? "" : `${(!answered && tour[stop].hides) || ""} ${tour[stop].spares || ""}`; // until the answer; in all
     const told = make("span", {}), go = make("span", { class: "go" });
     told.innerHTML = stop < 0 ? tabs[name].look_for : `${stop + 1} of ${tour.length}. ${tour[stop].ask} `;
     say.replaceChildren(told, go);
-    if (stop < 0 && quit >= 0) go.append(button(`Back to stop ${quit + 1}`, "Go on with the tour", () => visit(quit)));
+    if (stop < 0 && parted) go.append(button(`Back to stop ${parted.stop + 1}`, "Go on with the tour, where you left it", () => visit(parted.stop, parted)));
     if (stop < 0 && old) go.append(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore, { class: "bring" }));
     if (stop >= 0) {
       if (answered) told.append(make("b", {}, tour[stop].say));

@@ -1,10 +1,10 @@
 """The tab "Likelihood": how likely is an image of your own?"""
 
-import math
 from typing import Any
 
 import torch
 from matplotlib import colormaps
+from matplotlib.colors import SymLogNorm
 
 from nicelib.analysis import disturb, nats_per_pixel
 from nicelib.data import bits_per_dim
@@ -23,7 +23,8 @@ class Likelihood(Tab):
         x = self.explorer.noisy(pixels, model)
         by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
         own, place, least = by_pixel.sum().item(), int(by_pixel.argmin()), by_pixel.min().item()
-        shown = field("nats a pixel gives", by_pixel, -6, math.log(256), colormaps["viridis"], "nats")
+        even = SymLogNorm(6, linscale=1.5, vmin=-1000, vmax=6, clip=True)  # from -6 to 6; by powers of 10 below
+        shown = field("nats a pixel gives", by_pixel, even, colormaps["viridis"], "nats", -6)
         shown["ring"] = [int(i) for i in by_pixel.argsort()[:5] if by_pixel[i] < -100]
         rows = [(0.5, [images("what it sees", pixels) | {"given": True}, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
@@ -39,9 +40,7 @@ class Likelihood(Tab):
         edges = torch.linspace(-10, 10, 41)
         prior = line(edges, model.prior.log_prob(edges).exp(), ORANGE, f"the {model.config['latent']} prior")
         ticks = [(-10, "≤ -10"), (0, "0"), (10, "≥ 10")]
-        return chart(
-            "its code z", [histogram(z, edges, BLUE, "its entries", True), prior], "z", (-10, 10), 0, xticks=ticks
-        )
+        return chart("its code z", [histogram(z, edges, BLUE, "entries", True), prior], "z", (-10, 10), 0, xticks=ticks)
 
     def _others(self, model: NICE, nats: torch.Tensor, own: float) -> Panel:
         low, high = nats.quantile(0.01).item() - 200, nats.max().item() + 200

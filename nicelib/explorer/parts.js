@@ -51,6 +51,9 @@ function rove(box, columns, beyond = () => {}) {
   return box;
 }
 
+// The place of a name below a scale, in percent: an end's name stays inside.
+const within = (at) => `left: ${at}%; transform: translateX(${at < 4 ? 0 : at > 96 ? -100 : -50}%)`;
+
 // Curves on axes of their own, from 0 to 100 both ways; words lie above as text, so that they never stretch.
 function chart(panel) {
   const [x0, x1] = panel.x, [y0, y1] = panel.y;
@@ -65,8 +68,7 @@ function chart(panel) {
   plot.innerHTML = `<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">${paths.join("")}</svg>`;
   const dot = (c, x, y) => make("i", { class: "dot", style: `${place(x, y)}; --colour: ${c.colour}` });
   for (const c of panel.lines) if (c.dots) c.x.forEach((x, i) => plot.append(dot(c, x, c.y[i])));
-  const below = (at) => `left: ${at}%; transform: translateX(${at < 4 ? 0 : at > 96 ? -100 : -50}%)`; // an end's name stays inside
-  for (const [at, name] of panel.xticks) plot.append(make("span", { class: "x", style: below(across(at)) }, name));
+  for (const [at, name] of panel.xticks) plot.append(make("span", { class: "x", style: within(across(at)) }, name));
   for (const [at, name] of panel.yticks) plot.append(make("span", { class: "y", style: `top: ${up(at)}%` }, name));
   const names = panel.lines.filter((c) => c.label).map((c) => make("span", { style: `--colour: ${c.colour}`, class: c.fill ? "filled" : c.dash ? "dashed" : c.dots ? "round" : "" }, c.label));
   const moving = panel.lines.filter((c) => c.follow).map((c) => [c, plot.appendChild(dot(c, c.x[0], c.y[0]))]);
@@ -94,13 +96,13 @@ function thin(view) {
 }
 
 // The picture as large as there is room for: --h, its rows' height together, is found by halving.
-function fit(root, right, beside) {
+function fit(root, right, left) {
   let page = document.scrollingElement, low = 120, high = 1600;
   for (let node = root; (node = node.parentElement); ) if (/auto|scroll/.test(getComputedStyle(node).overflowY) && node.clientHeight > 300) page = node;
-  const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1100, innerHeight / 620)) : 1;
+  const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1000, innerHeight / 570)) : 1;
   root.style.zoom = zoom;
   const bottom = (node) => node.getBoundingClientRect().bottom - root.firstChild.getBoundingClientRect().top;
-  const room = Math.max(bottom(beside), (large ? innerHeight : Math.min(innerHeight, page.clientHeight, screen.availHeight - 100)) - 24 * zoom, 460);
+  const room = Math.max(bottom(left), (large ? innerHeight : Math.min(innerHeight, page.clientHeight, screen.availHeight - 100)) - 24 * zoom, 460);
   while (high - low > 6) {
     const h = (low + high) / 2;
     root.style.setProperty("--h", `${h}px`);
@@ -118,11 +120,11 @@ function field(panel) {
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect(), at = (way) => Math.min(side - 1, Math.max(0, Math.floor((side * way) / box.width)));
     const column = at(event.clientX - box.left), row = at(event.clientY - box.top);
-    here.textContent = `row ${row}, column ${column}: ${values[row * side + column].toFixed(2)} ${panel.unit}`;
+    here.textContent = `row ${row}, column ${column}: ${values[row * side + column].toLocaleString("en", { maximumFractionDigits: 2 })} ${panel.unit}`;
   });
   canvas.addEventListener("pointerleave", () => (here.textContent = ""));
   const bar = make("div", { class: "bar", style: `background: linear-gradient(to right, ${panel.scale})` });
-  const scale = make("div", { class: "scale" }, bar, make("span", {}, panel.low), make("span", {}, `${panel.high} ${panel.unit}`));
+  const scale = make("div", { class: "scale" }, bar, ...panel.marks.map(([at, name]) => make("span", { style: within(100 * at) }, at < 1 ? name : `${name} ${panel.unit}`)));
   const inside = (at) => Math.min(93.5, Math.max(6.5, (100 * (at + 0.5)) / side)); // the whole ring is on the map
   const ring = (at) => make("i", { class: "ring", style: `left: ${inside(at % side)}%; top: ${inside(Math.floor(at / side))}%` });
   return make("div", {}, make("div", { class: "map" }, canvas, ...(panel.ring || []).map(ring)), scale, here);
@@ -135,7 +137,7 @@ function pad(side, tip, brush, changed, empty) {
   canvas.title = tip;
   const context = canvas.getContext("2d");
   let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, outlined = false, gesture = 0;
-  const reach = () => (tool === "Erase" ? 2.7 : 1.7); // in pixels; soft at the rim, so the eraser is wider than the pen
+  const reach = () => (tool === "Erase" || tool === "Bold" ? 2.7 : 1.7); // in pixels; soft at the rim, so the eraser is wider than the pen
 
   function draw() {
     for (let i = 0; i < pixels.length; i++) {
@@ -158,7 +160,7 @@ function pad(side, tip, brush, changed, empty) {
       const px = (i % side) + 0.5 - from.x, py = Math.floor(i / side) + 0.5 - from.y;
       const t = length2 ? Math.min(1, Math.max(0, (px * dx + py * dy) / length2)) : 0;
       const ink = 255 * Math.min(1, Math.max(0, reach() - Math.hypot(px - t * dx, py - t * dy)));
-      if (tool === "Pen") pixels[i] = Math.max(pixels[i], ink);
+      if (tool === "Pen" || tool === "Bold") pixels[i] = Math.max(pixels[i], ink);
       else if (tool === "Erase") pixels[i] = Math.min(pixels[i], 255 - ink);
       else if (ink > 60) mask[i] = tool === "Hide" ? 1 : 0;
     }
@@ -192,8 +194,8 @@ function pad(side, tip, brush, changed, empty) {
   canvas.addEventListener("focus", () => outline(canvas.matches(":focus-visible")));
   canvas.addEventListener("blur", () => outline(false));
 
-  const tips = { Pen: "Draw", Erase: "Take ink away", Hide: "Mark what the model may not see", Show: "Take such a mark away" };
-  const tools = Object.keys(tips).slice(0, brush ? 4 : 2).map((name) =>
+  const tips = { Pen: "Draw", Bold: "Draw with a broad pen", Erase: "Take ink away", Hide: "Mark what the model may not see", Show: "Take such a mark away" };
+  const tools = Object.keys(tips).slice(0, brush ? 5 : 3).map((name) =>
     button(name, tips[name], () => { tool = name; press(); }));
   const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
   const clear = button("Clear the pad", "Start with an empty, black pad, straight and clean, and the pen in its middle", () => {

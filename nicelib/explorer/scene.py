@@ -36,14 +36,14 @@ CHANGE = ListedColormap(
 )
 
 
-def field(title: str, values: Tensor, low: float, high: float, colours: Colormap, unit: str) -> Panel:
-    """One number a pixel (D,), as colours from low to high."""
+def field(title: str, values: Tensor, norm: Any, colours: Colormap, unit: str, *marks: float) -> Panel:
+    """One number a pixel (D,), as colours; ``marks``: what is named at the scale, beside its ends."""
     values, side = values.float().cpu(), math.isqrt(values.numel())
-    rgba = colours(((values - low) / (high - low)).clamp(0, 1).numpy(), bytes=True)
+    rgba = colours(norm(values.numpy()), bytes=True)
     scale = [f"rgb({r} {g} {b} / {a / 255:.2f})" for r, g, b, a in colours(np.linspace(0, 1, 9), bytes=True).tolist()]
     panel = {"kind": "field", "title": title, "side": side, "width": 1.0, "data": rgba.tobytes(), "unit": unit}
-    ends = {"low": f"{low:.3g}" + " or less" * bool((values < low).any()), "high": f"{high:.3g}"}
-    return panel | ends | {"values": values.numpy().tobytes(), "scale": scale}
+    named = [(float(norm(v)), f"{round(v, 2):,g}") for v in (norm.vmin, *marks, norm.vmax)]
+    return panel | {"marks": named, "values": values.numpy().tobytes(), "scale": scale}
 
 
 def line(x: Any, y: Any, colour: str, label: str = "", **look: bool) -> dict[str, Any]:
@@ -138,9 +138,8 @@ def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
                 ax = part.add_subplot(at)
                 ax.set_title(panel["title"], fontsize=10)
                 few = panel.get("xticks", [])[:: 2 if len(scenes) > 1 else 1]
-                (_draw_chart if panel["kind"] == "chart" else _draw_image)(
-                    ax, panel | {"xticks": few, "room": 60 // len(scenes)}
-                )
+                draw = _draw_chart if panel["kind"] == "chart" else _draw_image
+                draw(ax, panel | {"xticks": few, "room": 60 // len(scenes)})
     return figure
 
 
@@ -170,7 +169,8 @@ def _draw_image(ax: Any, panel: Panel) -> None:
         ax.imshow(data.reshape(side, side, 4))
         for at in panel.get("ring", []):
             ax.plot(at % side, at // side, "o", mfc="none", mec=RED, ms=14, clip_on=False)
-        ax.text(side / 2, side, f"{panel['low']} to {panel['high']} {panel['unit']}", ha="center", va="top", fontsize=8)
+        named = f"{' … '.join(dict(panel['marks']).values())} {panel['unit']}"
+        ax.text(side / 2, side, named, ha="center", va="top", fontsize=8)
         return
     columns = panel["columns"]
     sheet = np.full((-(-panel["count"] // columns) * (side + gap), columns * (side + 2)), 255, np.uint8)

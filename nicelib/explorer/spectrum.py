@@ -1,6 +1,7 @@
 """The tab "Spectrum": which dimensions of the code carry the digits, and what one of them does."""
 
 import torch
+from matplotlib.colors import Normalize
 
 from nicelib.analysis import keep_widest, turn_dimension, widest_first
 from nicelib.explorer.controls import Control
@@ -30,7 +31,7 @@ class Spectrum(Tab):
         order, change = widest_first(model), after - before
         spread, d = (-model.scaling.log_scale).exp()[order].cpu(), int(order[rank])
         most, bottom, top = change.abs().max().item(), spread.min().item(), 2 * spread.max().item()
-        moved, edge = int((change.abs() > 0.02).sum()), max(most, 0.5)
+        moved, ends = int((change.abs() > 0.02).sum()), Normalize(min(-most, -0.5), max(most, 0.5), clip=True)
         ranks, few = torch.arange(1, self.dim + 1), max(k, 1)
         lines = [line(ranks[:few], spread[:few], BLUE, f"the {k} kept", fill=True), line(ranks, spread, BLUE)]
         lines.append(line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True))
@@ -38,7 +39,7 @@ class Spectrum(Tab):
         own = [images(f"its z = {z[0, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
         rows = [(0.2, [images("your image, and real digits", real)])]
         rows.append((0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))]))
-        return [*rows, (0.45, [curve, *own, field("change", change, -edge, edge, CHANGE, "of white")])], (
+        return [*rows, (0.45, [curve, *own, field("change", change, ends, CHANGE, "of white")])], (
             f"rank {rank}: pixel in row {d // self.side}, column {d % self.side}, 1 / exp(s) = {spread[rank]:.4f}; turning it "
             f"moves <b>{moved} pixel{'s' * (moved != 1)}</b> by more than 0.02 of white, the farthest by {most:.2f}"
         )

@@ -159,4 +159,4 @@ def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -
     many = histogram(length, bins, colour, label) | {"fill": False}
     lines.append(many if len(length) > 1 else upright(length.item(), colour, label, low, high))
     ticks = [(math.log10(v), f"{s}{v:,.0f}") for v, s in ((low, "≤ "), (typical, ""), (high, "≥ "))]
-    return chart("code length |z|", lines, "|z|, distance from the mode (log)", (low, high), 0, log="x", xticks=ticks)
+    return chart("code length |z|", lines, "|z| (log); each scaled to its peak", (low, high), 0, log="x", xticks=ticks)
