@@ -254,9 +254,9 @@ def turn_and_draw(explorer):
     explorer.changes(draw)
     drawn = explorer.said()
     assert drawn != empty
-    explorer.page.mouse.move(box["x"] + 200, box["y"] + 200)
+    explorer.page.mouse.move(box["x"] + 160, box["y"] + 160)
     outlined = pad.evaluate(PIXELS)
-    explorer.page.mouse.move(box["x"] + 90, box["y"] + 200)
+    explorer.page.mouse.move(box["x"] + 60, box["y"] + 160)
     assert pad.evaluate(PIXELS) != outlined  # the pen's outline goes with the pointer
     explorer.button("Erase").click()
     explorer.changes(draw)
@@ -305,7 +305,12 @@ def inpaint(explorer):
     explorer.until(f"() => !{stop}", "the run does not start")
     explorer.button("Stop").click()
     explorer.until(f"() => {stop}", "the run does not stop")
-    assert explorer.page.get_by_text("of 3000").inner_text().split()[1] != "3000"
+    stands = explorer.page.get_by_text("of 3000").inner_text().split()[1]
+    assert stands != "3000"
+    explorer.button("Copy as code").click()  # a line that runs to the end, and says so
+    explorer.page.get_by_text(
+        re.compile(f"copied: .*  # to step 3000; the page stands at step {stands}$|characters")
+    ).wait_for()
 
 
 def compare_and_tour(explorer):
@@ -500,6 +505,10 @@ def test_a_question_does_not_show_its_answer(explorer):
             assert pen == "true", "the eraser is still in hand at the next stop"
         for hidden in {2, 3, 8} & {stop}:
             assert explorer.page.evaluate(seen, kept[hidden]) == "hidden", stop
+        for label, here in (("k kept", stop != 5), ("rank", stop != 4)):
+            if stop in (4, 5):  # what has no part in the question is not there
+                assert explorer.control(label).is_visible() == here, f"stop {stop + 1}: {label}"
+        assert explorer.root.locator(".line").first.is_visible() == (stop != 4)
         if stop == 2:
             clip = "getComputedStyle(document.querySelector('.nice .play svg')).clipPath"
             closed = explorer.page.evaluate(clip)
@@ -661,6 +670,73 @@ def test_answers_speak_of_their_own_picture(explorer):
     explorer.page.wait_for_timeout(300)
     explorer.page.keyboard.press("Escape")
     assert explorer.said() == was, "the right mouse button draws"
+
+
+def test_a_stop_is_found_as_it_was_left(explorer):
+    """Its answer, what was drawn in it and Undo; afresh by its own button. And the reader's own values come back too."""
+    tour = explorer.root.get_by_role("group", name="A tour").get_by_role("button")
+    pad, say, back = (
+        explorer.root.get_by_role("application"),
+        explorer.root.locator(".say"),
+        explorer.button("Back to stop 7"),
+    )
+    explorer.changes(lambda: explorer.press("temperature", "Home"))
+    own = explorer.said()
+    explorer.page.evaluate("document.querySelector('.nice').scrollIntoView(false)")
+    explorer.page.mouse.wheel(0, 200)
+    explorer.page.set_viewport_size({"width": 1280, "height": 620})  # its head or its foot is out of sight
+    tour.nth(6).evaluate("b => b.click()")
+    explorer.settle()
+    top = explorer.root.evaluate("n => n.getBoundingClientRect().top")
+    assert 0 <= top < 130, f"a stop's picture does not come into sight: its top is at {top}"
+    explorer.page.set_viewport_size(SIZE)
+    explorer.button("Show answer").click()
+    explorer.settle()
+    explorer.changes(lambda: pad.click(position={"x": 60, "y": 60}))
+    drawn = explorer.said()
+    for leave in ("Sample", "Layers"), ("Leave the tour",):
+        for name in leave:
+            explorer.tab(name) if name in TABS else explorer.button(name).click()
+        explorer.settle()
+        explorer.tab("Sample")
+        assert explorer.said() == own
+        back.click()
+        explorer.settle()
+        assert "7 of 13" in say.inner_text() and say.locator("b").count() == 1, "the answer is gone"
+        assert explorer.said() == drawn, f"the drawing is gone: {explorer.said()}"
+        assert explorer.button("Undo").is_enabled()
+    explorer.changes(lambda: explorer.button("Undo").click())
+    assert "likelier than 499" in explorer.said()
+    explorer.button("Leave the tour").click()
+    tour.nth(6).click()
+    explorer.settle()
+    assert "214 of 500" in explorer.said() and say.locator("b").count() == 0
+    tour.nth(7).click()
+    explorer.tab("Sample")
+    assert back.count() == 0 and explorer.button("Back to stop 8").count() == 1
+
+
+def test_a_broad_pen_a_shared_gallery_and_a_cross(explorer):
+    explorer.tab("Likelihood")
+    ink = {}
+    explorer.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for pen in ("Pen", "Bold"):
+        explorer.button("Clear the pad").click()
+        explorer.button(pen).click()
+        explorer.changes(lambda: explorer.root.get_by_role("application").click(position={"x": 90, "y": 90}))
+        explorer.button("Copy as code").click()
+        explorer.page.get_by_text("copied: ").wait_for()
+        code = explorer.page.evaluate("navigator.clipboard.readText()")
+        ink[pen] = int(pixels_of(re.search('image="(.*?)"', code)[1], 784).float().sum()) / 255
+    assert 4 < ink["Pen"] < 7 < 12 < ink["Bold"] < 20, f"ink of one dot: {ink}"
+    tile = explorer.root.locator(".gallery .tile").first
+    first = tile.get_attribute("title")
+    explorer.button("More digits").click()
+    turned = tile.get_attribute("title")
+    explorer.tab("Code space")
+    assert tile.get_attribute("title") == turned != first, "each tab begins the gallery anew"
+    cross = explorer.root.locator(".chain .tile").first.evaluate("t => getComputedStyle(t, '::after').content")
+    assert "\u00d7" in cross, f"nothing says that a click takes it out: {cross}"
 
 
 def test_an_empty_page_is_empty(explorer):
@@ -896,6 +972,14 @@ def test_it_fits_the_page_and_grows_with_it(explorer):
         photograph(explorer, width)
     explorer.tab("Sample")
     assert explorer.root.locator(".view .tile canvas").first.evaluate("c => c.clientWidth") > 1.3 * stamp
+    explorer.page.set_viewport_size(SIZE)
+    for title, panel, least in (
+        ("Inpainting", "4 tries, after 0 steps", 90),
+        ("Likelihood", "nats a pixel gives", 150),
+    ):
+        explorer.tab(title)
+        wide = explorer.panel(panel).locator("canvas").first.evaluate("c => c.clientWidth")
+        assert wide > least, f"{title}: {panel}, {wide} pixels wide"
 
 
 def test_two_models_have_one_player_and_fit(explorer):
@@ -1058,7 +1142,6 @@ def test_explorer_in_voila(browser, tmp_path):
         look_through_samples(explorer)
         walk(explorer)
         turn_and_draw(explorer)
-        compare_and_tour(explorer)
         if folder := os.environ.get("NICE_SCREENSHOTS"):
             explorer.page.screenshot(path=f"{folder}/voila.png")
         assert not explorer.errors

@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said_in_the_tests_words(capsys):
     assert high == "E: not yet: 10 is too high. Hint: hint"
     assert odd == numpys == "E: not yet: 7 is odd. Hint: hint"
     assert right == "E: right."
-    assert text.startswith("E: not yet, an answer of type str, TypeError: ")
+    assert text == "E: not yet, an answer of type str does not fit the question. Hint: hint"  # not Python's words
 
 
 def test_an_answer_that_fails_is_told_so_in_one_line(capsys):
@@ -93,10 +93,10 @@ def test_an_answer_that_fails_is_told_so_in_one_line(capsys):
     check("E", lambda x: x**2, squares, "hint")
     text, several, array, value, function, right = capsys.readouterr().out.splitlines()
     kind = "E: not yet, an answer of type "
-    assert text.startswith(f"{kind}str, TypeError: ") and text.endswith("Hint: hint")
-    assert several.startswith(f"{kind}tuple (float, str), TypeError: ")
-    assert array.startswith(f"{kind}ndarray (float), AttributeError: ")
-    assert value == f"{kind}str, ValueError: could not convert string to float: 'a half'. Hint: hint"
+    assert text == f"{kind}str does not fit the question. Hint: hint"
+    assert several == f"{kind}tuple (float, str) does not fit the question. Hint: hint"
+    assert array == f"{kind}ndarray (float) does not fit the question. Hint: hint"
+    assert value == f"{kind}str: could not convert string to float: 'a half'. Hint: hint"
     assert function == "E: not yet, AttributeError: 'int' object has no attribute 'square'. Hint: hint"
     assert right == "E: right."
 
@@ -116,6 +116,7 @@ def explorers_exercise():
     explorer = SampleExplorer()
     names = {"torch": torch, "analysis": analysis, "check": check, "model": explorer.model}
     names |= {"digits": explorer.digits, "noisy": explorer.noisy}
+    exec(next(cell.source for cell in cells if cell.source.startswith("def pair(")), names)  # both others use it
 
     def judge(number, answer, dots="...", instead="answer"):
         (at,) = (i for i, cell in enumerate(cells) if f'check("Exercise {number}"' in cell.source)
@@ -135,11 +136,12 @@ def explorers_exercise():
         ((100, 1.5), "not yet: sd 1.5, too low."),
         ((203, 1.7), "not yet: length 203, too high; sd 1.7, too high."),
         ((99, 3.2), "not yet: length 99, too low; sd 3.2, too high."),
-        (("a", 1.6), "not yet, an answer of type tuple (str, float), TypeError: "),
+        (("a", 1.6), "not yet, an answer of type tuple (str, float) does not fit the question."),
+        ((100.5, 1.6, 3), "not yet, an answer of type tuple (float, int): expected two numbers, length and sd."),
     ],
 )
 def test_exercise_1_of_the_explorer_says_which_is_too_high(answer, said, explorers_exercise, capsys):
-    explorers_exercise(1, answer, "..., ...")
+    explorers_exercise(1, answer, "(length, sd)")
     assert capsys.readouterr().out.startswith(f"Exercise 1: {said}")
 
 
@@ -161,11 +163,11 @@ def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, explorers_exer
         *(
             (
                 bad * corner,
-                "not yet, an answer of type Tensor (float), ValueError: expected 784 whole numbers, from 0 to 255",
+                "not yet, an answer of type Tensor (float): expected 784 whole numbers, from 0 to 255",
             )
             for bad in (264, -248, 8.5, 0.03)
         ),
-        ("a dot", "not yet, an answer of type str, TypeError: "),
+        ("a dot", "not yet, an answer of type str does not fit the question. Hint"),
     ):
         explorers_exercise(2, image)
         judged = capsys.readouterr().out
@@ -186,4 +188,4 @@ def test_exercise_3_of_the_explorer_says_which_scanner_is_not_found(explorers_ex
     assert seen((-2, 2), (1, 0)).startswith(f"not yet: {second}. Hint")
     assert seen((-2, -2), (-1, 0)).startswith("not yet: scanner 1: -2 right and -2 down, a sign is wrong. Hint")
     assert seen((-2, 2), (0, -1)).startswith("not yet: scanner 2: 0 right and -1 down, not what it does. Hint")
-    assert seen(3, 3).startswith("not yet, TypeError: ")  # the function is one; what it returns is not two numbers
+    assert seen(3, 3).startswith("not yet: expected two numbers, right and down. Hint")  # of the function

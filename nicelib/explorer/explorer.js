@@ -371,15 +371,15 @@ function render({ model, el }) {
     const told = make("span", {}), go = make("span", { class: "go" });
     told.innerHTML = stop < 0 ? tabs[name].look_for : `${stop + 1} of ${tour.length}. ${tour[stop].ask} `;
     say.replaceChildren(told, go);
-    if (stop < 0 && parted) go.append(button(`Back to stop ${parted.stop + 1}`, "Go on with the tour, where you left it", () => visit(parted.stop, parted)));
-    if (stop < 0 && old) go.append(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore, { class: "bring" }));
+    if (stop < 0 && parted) go.append(button(`Back to stop ${parted.stop + 1}`, "Go on with the tour, where you left it", () => visit(parted.stop, parted), { class: "again" }));
+    if (stop < 0 && old) go.append(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore, { class: "again" }));
     if (stop >= 0) {
       if (answered) told.append(make("b", {}, tour[stop].say));
       else go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
       if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", (event) => event.detail < 2 && visit(stop + 1)) /* a double click goes one stop on */);
       go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }
-    const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say :not(.bring), [aria-selected=true]"));
+    const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say :not(.again), [aria-selected=true]"));
     if (was) (all.find((b) => b.textContent === words) || here).focus({ preventScroll: true });
     aim = "";
     sized();

@@ -103,12 +103,13 @@ function fit(root, right, left) {
   root.style.zoom = zoom;
   const bottom = (node) => node.getBoundingClientRect().bottom - root.firstChild.getBoundingClientRect().top;
   const room = Math.max(bottom(left), (large ? innerHeight : Math.min(innerHeight, page.clientHeight, screen.availHeight - 100)) - 24 * zoom, 460);
+  const near = [root.high, root.high + 5, root.high - 5]; // mostly as the last time
   while (high - low > 6) {
-    const h = (low + high) / 2;
+    const guess = near.shift(), h = guess > low && guess < high ? guess : (low + high) / 2;
     root.style.setProperty("--h", `${h}px`);
     bottom(right) <= room ? (low = h) : (high = h);
   }
-  root.style.setProperty("--h", `${low}px`);
+  root.style.setProperty("--h", `${(root.high = low)}px`);
 }
 
 // A map of numbers: colours, a scale below, and under the pointer the place and its number.
