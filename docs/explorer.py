@@ -28,6 +28,9 @@ def main() -> None:
             "font-size: 17px; padding: 4px; background: #ffe9b8; color: #222'>${words}</b>`)",
             "This is a picture. Run the cell, with Shift and Enter, and it can be played with.",
         )
+        explorer.page.mouse.move(2, 2)
+        explorer.page.evaluate("dispatchEvent(new Event('resize'))")  # below the banner there is less room
+        explorer.root.evaluate("n => n.scrollIntoView()")
         still = explorer.root.screenshot()
         explorer.root.locator("b").first.evaluate("b => b.remove()")
         explorer.tab("Likelihood")
