@@ -432,19 +432,19 @@ def test_inpainting_runs_to_its_end(explorer):
     figure = tab.figure(rule="paper", steps=400)
     steps = figure.axes[3].lines[0].get_xdata().tolist()
     assert steps == [
-        *range(0, 390, 11),
-        390,
-    ]  # its leaps would hide all: each span's highest and lowest, the last whole too
+        *range(0, 391, 10),
+        391,
+    ]  # its leaps would hide all: each span's highest and lowest, the last whole
     bounds = np.array([curve.get_ydata() for curve in figure.axes[3].lines[:8]])
     names = figure.axes[3].get_legend_handles_labels()[1]
-    assert (bounds[:4] > bounds[4:]).all() and "highest of every 11 steps" in names
+    assert (bounds[:4] > bounds[4:]).all() and "highest of every 10 steps" in names
     x, runs = explorer.noisy(explorer.digits[20:21]).expand(4, -1), torch.Generator().manual_seed(0)
     nats = torch.stack([now for _, now in inpaint(explorer.model, x, hidden, "paper", 400, runs)])
     top = explorer.model.log_prob(x[:1]).item() + 500
     for side, end in ((bounds[:4], torch.amax), (bounds[4:], torch.amin)):
-        for i in (0, 11, 390):
-            expected = -(top - end(nats[i : i + 11], 0)).clamp_min(10).log10()
-            assert np.allclose(side[:, steps.index(i)], expected, atol=1e-4), f"steps {i} to {i + 10}"
+        for i in (0, 10, 391):
+            expected = -(top - end(nats[i : i + 10], 0)).clamp_min(10).log10()
+            assert np.allclose(side[:, steps.index(i)], expected, atol=1e-4), f"steps {i} to {i + 9}"
     lines = tab.figure(steps=400).axes[3].lines
     assert len(lines) == 5 and lines[0].get_xdata().tolist() == [*range(401)], (
         "the other rule climbs: all steps are drawn"

@@ -180,8 +180,7 @@ class SampleExplorer(Shown):
 def _classes(count: int, labels: Tensor | None) -> list[tuple[str, list[int]]]:
     """The gallery's columns: a class each, or ten columns without names."""
     names = labels if labels is not None else torch.arange(count) % 10
-    columns = [(str(int(n)), (names == n).nonzero().flatten().tolist()) for n in names.unique()]
-    return [(name if labels is not None else "", numbers) for name, numbers in columns]
+    return [(str(int(n)) if labels is not None else "", (names == n).nonzero()[:, 0].tolist()) for n in names.unique()]
 
 
 def _tour(digits: Tensor) -> list[dict[str, Any]]:

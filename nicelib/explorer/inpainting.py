@@ -98,16 +98,18 @@ class Inpainting(Tab):
         self, run: int, nats: list[Tensor], model: NICE, image: int | str, part: str, rule: str, steps: int, seed: int
     ) -> Iterator[Drawing]:
         """The start, then whatever some steps have made of it, to the end; ``nats`` grows by the tries' log p a step."""
-        hidden, end, every = self.hidden(part), 0.0, max(3, steps // 40 | 1) if rule == "paper" else 1  # it leaps
+        hidden, end, every = self.hidden(part), 0.0, max(4, steps // 80 * 2) if rule == "paper" else 1  # it leaps
         real, noise = self.explorer.noisy(self.explorer.pixels(image), model), torch.Generator().manual_seed(seed)
         goal, whose = model.log_prob(real).item(), "your" if isinstance(image, str) else "the real"
         given = {"yours" if whose == "your" else "real": real.cpu(), "visible": torch.where(hidden, 0.5, real.cpu())}
         for x, now in inpaint(model, real.expand(self.tries, -1), hidden, rule, steps, noise):
             nats.append(now.cpu())
             if time.monotonic() > end or len(nats) > steps or run != self._run:
+                late = torch.stack(nats[-every:])
                 text = (
-                    f"step {len(nats) - 1} of {steps}: <b>{now.mean():,.0f} nats</b> on average, from {now.min():,.0f} to "
-                    f"{now.max():,.0f}; {whose} image has {goal:,.0f}"
+                    f"step {len(nats) - 1} of {steps}: <b>{late.mean():,.0f} nats</b> on average"
+                    f"{f' of the last {len(late)} steps' * (every > 1)}, from {late.min():,.0f} to {late.max():,.0f}; "
+                    f"{whose} image has {goal:,.0f}"
                 )
                 text += "; nothing is hidden: there is nothing to fill in" * (not hidden.any())
                 yield self._rows(given, x, torch.stack(nats), goal, steps, every), text
@@ -118,10 +120,9 @@ class Inpainting(Tab):
         step, top, curves, sides = len(nats) - 1, goal + 500, [], (torch.amax, torch.amin)[:every]  # of one step: alike
         at = [min(first, max(len(nats) - every, 0)) for first in range(0, len(nats), every)]  # the last is whole too
         ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 2000) if v < goal]
-        both = ("log p (nats), from the start", None), ("the last 1,000 nats", goal - 600)
-        for title, low in both[: 3 - len(sides)]:  # the paper's rule never comes near
+        for title, low in (("log p (nats), from the start", 0), ("the last 1,000 nats", goal - 600))[: 3 - len(sides)]:
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
-            if low is not None:
+            if low:  # the paper's rule never comes near
                 y, level, ends = nats, goal, (low, low + 1000)  # what lies below it lies below the picture
                 title += "" if (nats > low).any() else ": not reached"
             drawn = torch.cat([torch.stack([side(y[i : i + every], 0) for i in at], 1) for side in sides])
