@@ -328,8 +328,10 @@ def compare_and_tour(explorer):
         say = explorer.root.locator(".say")
         asked, before = say.inner_text(), explorer.drawn()
         assert stop.get_attribute("aria-pressed") == "true" and "?" in asked and say.locator("b").count() == 0
+        place = explorer.root.locator(".view").bounding_box()["y"]
         explorer.button("Show answer").click()
         told = say.locator("b").inner_text()
+        assert explorer.root.locator(".view").bounding_box()["y"] == place, "the answer pushes the picture down"
         assert told not in asked and say.get_by_role("button", name="Show answer").count() == 0
         explorer.settle()
         said.append((told, explorer.drawn() != before))
@@ -806,6 +808,7 @@ def many_samples_are_large(explorer):
     explorer.changes(lambda: explorer.press("images", "End"))
     tiles = explorer.root.locator(".view .tile")
     assert tiles.count() == 100 and not "".join(tiles.all_inner_texts()).strip()
+    assert explorer.root.get_by_text("100 samples: point at one for its nats").count() == 1
     assert re.search("image 100: [0-9,]+. Click", tiles.last.get_attribute("title"))
     explorer.changes(lambda: explorer.button("Reset").click())
     assert re.fullmatch("[0-9],[0-9]{3}", tiles.last.inner_text())

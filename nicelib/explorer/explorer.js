@@ -219,7 +219,8 @@ function render({ model, el }) {
   const captions = (panel) => (panel.count > 49 ? [] : panel.captions); // of more, tooltips alone tell
   function panelOf(panel) {
     const node = { chart, field, play: player, images: imagesOf }[panel.kind](panel);
-    const title = panel.title ? [make("figcaption", {}, panel.title)] : [];
+    const words = panel.captions?.length && !captions(panel).length ? `${panel.title}: point at one for its nats` : panel.title;
+    const title = words ? [make("figcaption", {}, words)] : [];
     const style = `--width: ${panel.width}; --ratio: ${panel.kind === "images" ? panel.width * (captions(panel).length ? 0.8 : 1) : 1}; --columns: ${panel.columns || 1}`;
     return make("figure", { class: panel.kind, style }, ...title, node);
   }
@@ -374,8 +375,8 @@ function render({ model, el }) {
     if (stop < 0 && parted) go.append(button(`Back to stop ${parted.stop + 1}`, "Go on with the tour, where you left it", () => visit(parted.stop, parted), { class: "again" }));
     if (stop < 0 && old) go.append(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore, { class: "again" }));
     if (stop >= 0) {
-      if (answered) told.append(make("b", {}, tour[stop].say));
-      else go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
+      told.append(make(answered ? "b" : "i", {}, tour[stop].say)); // its place is kept
+      if (!answered) go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
       if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", (event) => event.detail < 2 && visit(stop + 1)) /* a double click goes one stop on */);
       go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }

@@ -35,7 +35,7 @@ class Spectrum(Tab):
         ranks, few = torch.arange(1, self.dim + 1), max(k, 1)
         lines = [line(ranks[:few], spread[:few], BLUE, f"the {k} kept", fill=True), line(ranks, spread, BLUE)]
         lines.append(line([rank + 1], [spread[rank].item()], ORANGE, "turned", dots=True))
-        curve = chart("spectrum, 1 / exp(s)", lines, "dimension, sorted", (1, self.dim), (bottom, top), log="xy")
+        curve = chart("spectrum, 1 / exp(s)", lines, "rank + 1 (log)", (1, self.dim), (bottom, top), log="xy")
         own = [images(f"its z = {z[0, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
         rows = [(0.2, [images("your image, and real digits", real)])]
         rows.append((0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))]))
