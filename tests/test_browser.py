@@ -460,6 +460,84 @@ def test_undo_in_every_tab(explorer):
     assert explorer.said() == before and undo.is_disabled()
     focused = explorer.page.evaluate("document.activeElement.textContent")
     assert focused == "Reset", f"the focus is lost on {focused!r}"  # a disabled button cannot hold it
+    for key in ("Control+Shift+Z", "Control+y"):  # what was taken back comes again
+        explorer.changes(lambda key=key: explorer.page.keyboard.press(key))
+    assert explorer.control("noise").input_value() == "0.05" and undo.is_enabled()
+    explorer.changes(lambda: undo.click())
+    explorer.changes(lambda: explorer.press("turn", "ArrowRight"))  # another way on: nothing to come again
+    now = explorer.said()
+    explorer.page.keyboard.press("Control+Shift+Z")
+    explorer.page.wait_for_timeout(200)
+    explorer.settle()
+    assert explorer.said() == now
+
+
+def test_a_picture_is_kept_to_compare_with(explorer):
+    """Until it is let go, whatever comes; in a stop of the tour that is the question's."""
+    explorer.tab("Likelihood")
+    keep = explorer.button("Keep")
+    whole = line(explorer).split(" nats")[0]
+    keep.click()
+    assert keep.get_attribute("aria-pressed") == "true"
+    explorer.changes(lambda: explorer.button("Clear the pad").click())
+    explorer.changes(lambda: explorer.press("turn", "ArrowRight"))
+    assert f"(kept: {whole} nats)" in line(explorer), line(explorer)
+    assert explorer.panel("among real digits").get_by_text("kept", exact=True).count() == 1
+    explorer.tab("Sample")
+    explorer.tab("Likelihood")
+    assert f"(kept: {whole} nats)" in line(explorer), line(explorer)
+    keep.click()
+    assert "kept" not in line(explorer) and keep.get_attribute("aria-pressed") == "false"
+    explorer.root.get_by_role("group", name="A tour").get_by_role("button").nth(9).click()
+    explorer.settle()
+    asked = line(explorer).split(" nats")[0]
+    explorer.button("Show answer").click()
+    explorer.settle()
+    for _ in range(3):
+        explorer.changes(lambda: explorer.press("shift down", "ArrowRight"))
+        explorer.page.wait_for_timeout(900)
+    told, before = line(explorer).split(" nats")[0], f"(before: {asked} nats)"
+    assert before in line(explorer), line(explorer)
+    assert float(told.replace(",", "")) > float(asked.replace(",", "")), "as the answer says: its place, not its shape"
+
+
+def test_jupyters_own_keys_and_the_menu(explorer, lab):
+    """Ctrl S saves the notebook from in here; plain keys stay; a menu does not stay when its image goes."""
+    book = lab.folder / "cell.ipynb"
+    was = book.stat().st_mtime_ns
+    explorer.control("temperature").focus()
+    explorer.page.keyboard.press("Control+s")
+    limit = time.monotonic() + LIMIT
+    while book.stat().st_mtime_ns == was and time.monotonic() < limit:
+        explorer.page.wait_for_timeout(100)
+    assert book.stat().st_mtime_ns != was, "Ctrl S does not save"
+    cells = explorer.page.locator(".jp-Cell").count()
+    for key in "bbdd":
+        explorer.page.keyboard.press(key)
+    assert explorer.page.locator(".jp-Cell").count() == cells, "a plain key reaches the notebook"
+    hand = explorer.root.locator(".hand")
+    explorer.root.locator(".view .tile").first.click()
+    assert hand.is_visible()
+    explorer.page.set_viewport_size({"width": 1280, "height": 420})
+    for end in ("false", "true"):
+        explorer.page.wait_for_timeout(400)
+        explorer.root.evaluate(f"n => n.scrollIntoView({end})")
+    explorer.page.wait_for_timeout(200)
+    assert not hand.is_visible(), "the menu stands beside another image"
+    explorer.page.set_viewport_size(SIZE)
+    explorer.tab("Likelihood")
+    order = explorer.page.evaluate(
+        "[...document.querySelectorAll('.nice .body :is([role=application], input, .gallery)')].map((n) => n.className || n.role || n.type)"
+    )
+    assert order == ["application", "range", "range", "range", "range", "gallery"], (
+        f"not as the eye meets them: {order}"
+    )
+    pad = explorer.root.get_by_role("application")
+    explorer.button("Clear the pad").click()
+    explorer.settle()
+    clean = pad.evaluate(PIXELS)
+    explorer.page.keyboard.press("ArrowRight")
+    assert pad.evaluate(PIXELS) != clean, "the pen that the keys move is not to be seen"
 
 
 def test_what_was_here_comes_back(explorer):
@@ -696,11 +774,9 @@ def test_a_stop_is_found_as_it_was_left(explorer):
     explorer.settle()
     explorer.changes(lambda: pad.click(position={"x": 60, "y": 60}))
     drawn = explorer.said()
-    for leave in ("Sample", "Layers"), ("Leave the tour",):
+    for leave in ("Sample",), ("Sample", "Layers", "Sample"):
         for name in leave:
-            explorer.tab(name) if name in TABS else explorer.button(name).click()
-        explorer.settle()
-        explorer.tab("Sample")
+            explorer.tab(name)
         assert explorer.said() == own
         back.click()
         explorer.settle()
@@ -709,7 +785,12 @@ def test_a_stop_is_found_as_it_was_left(explorer):
         assert explorer.button("Undo").is_enabled()
     explorer.changes(lambda: explorer.button("Undo").click())
     assert "likelier than 499" in explorer.said()
+    explorer.changes(lambda: explorer.button("Reset").click())  # the stop begins anew
+    assert "214 of 500" in explorer.said() and explorer.button("Show answer").count() == 1
+    explorer.changes(lambda: explorer.button("Undo").click())
+    assert "likelier than 499" in explorer.said(), "Reset cannot be undone"
     explorer.button("Leave the tour").click()
+    assert back.count() == 0, "the tour was left on purpose"
     tour.nth(6).click()
     explorer.settle()
     assert "214 of 500" in explorer.said() and say.locator("b").count() == 0

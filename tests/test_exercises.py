@@ -182,10 +182,12 @@ def test_exercise_3_of_the_explorer_says_which_scanner_is_not_found(explorers_ex
         explorers_exercise(3, lambda scans: next(answers), "return ...", "return answer(scans)")
         return capsys.readouterr().out.removeprefix("Exercise 3: ")
 
-    assert seen((-2, 2), [-1, 0]) == seen(torch.tensor([-2, 2]), (-1.0, 0)) == "right.\n"
-    first, second = "scanner 1: 2 right and -2 down, a sign is wrong", "scanner 2: 1 right and 0 down, a sign is wrong"
-    assert seen((2, -2), (1, 0)).startswith(f"not yet: {first}; {second}. Hint: Undo")
-    assert seen((-2, 2), (1, 0)).startswith(f"not yet: {second}. Hint")
-    assert seen((-2, -2), (-1, 0)).startswith("not yet: scanner 1: -2 right and -2 down, a sign is wrong. Hint")
-    assert seen((-2, 2), (0, -1)).startswith("not yet: scanner 2: 0 right and -1 down, not what it does. Hint")
+    assert seen((2, -3), [3, -1]) == seen(torch.tensor([2, -3]), (3.0, -1)) == "right.\n"
+    first, second = "scanner 1: -2 right and 3 down, a sign is wrong", "scanner 2: -3 right and 1 down, a sign is wrong"
+    assert seen((-2, 3), (-3, 1)).startswith(f"not yet: {first}; {second}. Hint: What")
+    assert seen((2, -3), (-3, 1)).startswith(f"not yet: {second}. Hint")
+    assert seen((-3, 2), (3, -1)).startswith(
+        "not yet: scanner 1: -3 right and 2 down, not what it does. Hint"
+    )  # swapped
+    assert seen((2, -3), (0, -1)).startswith("not yet: scanner 2: 0 right and -1 down, not what it does. Hint")
     assert seen(3, 3).startswith("not yet: expected two numbers, right and down. Hint")  # of the function

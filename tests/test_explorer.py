@@ -186,11 +186,12 @@ def test_an_error_is_shown_and_does_not_stop_the_explorer(explorer, monkeypatch)
         ("code_space", {"chain": [3]}, r"chain = \[3\]; expected a list of two images or more"),
         ("code_space", {"chain": [3, 30]}, "chain = 30; expected the number of a digit, 0 to 29, or pixels"),
         ("likelihood", {"image": "abc"}, "'abc' is no image; expected a digit's number, or pixels in base64"),
+        ("inpainting", {"part": "nothing"}, "part = 'nothing'; expected one of top, bottom"),
         ("likelihood", {"image": "abcd"}, "an image of 3 pixels; expected 64"),
         ("likelihood", {"image": torch.zeros(64)}, "image of 64 torch.float32; expected 64 torch.uint8 pixels"),
         ("likelihood", {"image": torch.zeros(63).byte()}, "image of 63 torch.uint8; expected 64"),
         ("inpainting", {"rule": "mine"}, "rule = 'mine'; expected one of preconditioned, paper"),
-        ("inpainting", {"part": "half"}, "an image of 3 pixels; expected 64"),
+        ("inpainting", {"part": 24 * "A"}, "an image of 18 pixels; expected 64"),
     ],
 )
 def test_bad_values_are_named(explorer, tab, values, message):
@@ -773,5 +774,5 @@ def test_the_shipped_model_is_the_default(all_cores):
     explorer = SampleExplorer()
     assert explorer.model.config == load_pretrained().config and len(explorer.digits) == 500
     assert "MNIST test" in str(explorer.likelihood.figure().axes[2].get_legend_handles_labels())
-    assert repr(explorer) == "SampleExplorer: a model of 22,295,920 parameters, 500 real digits"
+    assert repr(explorer) == "SampleExplorer: 22,295,920 parameters, 500 real digits. To play, run its cell."
     assert len(drawn(explorer.sample)["rows"]) == 1

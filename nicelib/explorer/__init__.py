@@ -174,7 +174,7 @@ class SampleExplorer(Shown):
         if self.worker.closed:
             return "SampleExplorer, closed"
         parameters = sum(p.numel() for p in self.model.parameters())
-        return f"SampleExplorer: a model of {parameters:,} parameters, {len(self.digits):,} real digits"
+        return f"SampleExplorer: {parameters:,} parameters, {len(self.digits):,} real digits. To play, run its cell."
 
 
 def _classes(count: int, labels: Tensor | None) -> list[tuple[str, list[int]]]:

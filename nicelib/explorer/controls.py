@@ -66,7 +66,7 @@ def checked(name: str, control: Control, value: Any, digits: Tensor) -> Any:
             value = text_of(pixels_of(value, size))
         elif type(value) is not int or not 0 <= value < count:
             raise InputError(f"{name} = {value!r}; expected the number of a digit, 0 to {count - 1}, or pixels")
-    elif "brush" in control and isinstance(value, str) and value not in control["options"]:
+    elif "brush" in control and isinstance(value, str) and len(value) > min(20, size):  # no name
         value = text_of(pixels_of(value, size))
     elif kind == "choice":
         one_of(name, value, control["options"])

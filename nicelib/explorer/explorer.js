@@ -9,7 +9,7 @@ function render({ model, el }) {
   const values = (tab = model.get("tab")) => model.get("values")[tab];
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
-  let shown = {}, past = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's values for Undo
+  let shown = {}, pinned = {}, past = {}, ahead = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's picture kept to compare with; each tab's values for Undo, and for its undoing
   let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
@@ -21,21 +21,30 @@ function render({ model, el }) {
   // What a change overwrites, for Undo: nothing if it changes nothing.
   function remember(change, tab = model.get("tab")) {
     const old = Object.fromEntries(Object.keys(change).map((name) => [name, values(tab)[name]]));
-    return !same(old, change) && (past[tab] ??= []).push(old);
+    return !same(old, change) && ((ahead[tab] = []), (past[tab] ??= []).push(old));
   }
   const move = (change) => (remember(change), set(change));
   const replace = (change, tab) => (remember(change, tab), forget(), set(change, tab));
-  function keys(event) { // no shortcut of the notebook's is meant in here
-    event.stopPropagation();
-    if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.target.type === "number") return;
+  const back = (event) => (event.ctrlKey || event.metaKey) && "zy".includes(event.key.toLowerCase());
+  const ours = (event) => !(event.ctrlKey || event.metaKey) || back(event); // Ctrl S, say, is the notebook's
+  function keys(event) { // no plain key of the notebook's is meant in here
+    if (ours(event)) event.stopPropagation();
+    if (!back(event) || event.target.type === "number") return;
     event.preventDefault();
-    back();
+    event.key.toLowerCase() === "y" || event.shiftKey ? step(ahead, past) : step(past, ahead);
   }
-  const back = () => past[model.get("tab")]?.length && (forget(), set(past[model.get("tab")].pop()));
+  const shortcuts = (event) => root.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
+  function step(from, to, tab = model.get("tab")) {
+    const change = from[tab]?.pop();
+    if (!change) return;
+    (to[tab] ??= []).push(Object.fromEntries(Object.keys(change).map((name) => [name, values()[name]])));
+    forget();
+    set(change);
+  }
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
     const stop = model.get("stop");
-    if (stop >= 0) forget(), (parted = { stop, answered, past, stood: here() }), (past = kept); // where it can be taken up again
+    if (stop >= 0) forget(), (parted = tab && { stop, answered, past, stood: here() }), ([past, ahead] = [kept, {}]); // where it can be taken up again
     model.set({ ...(stop < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
@@ -43,7 +52,7 @@ function render({ model, el }) {
   function visit(stop, as = { answered: false, past: {} }) { // afresh, or as it was left
     const { tab, values: moved } = tour[stop], stays = tab === model.get("tab"), place = root.getBoundingClientRect();
     if (model.get("stop") < 0) kept = past, model.set("before", here());
-    ({ answered, past } = as);
+    ({ answered, past, ahead = {} } = as);
     [parted, aim] = [undefined, answered ? "Next" : "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
@@ -51,6 +60,12 @@ function render({ model, el }) {
     model.save_changes();
     if (stays) build();
     if (place.top < 0 || place.bottom > innerHeight) root.scrollIntoView(); // a question and its picture are seen together
+  }
+  function anew() {
+    const tab = model.get("tab");
+    [playing, answered] = [false, false];
+    replace({ ...defaults(tabs[tab]), ...(tour[model.get("stop")] || {}).values });
+    heads();
   }
   function answer({ tab, values: moved, then, press, models = 1 }) { // of the stop's own picture, whatever was played with meanwhile
     const { t: _, ...own } = { ...defaults(tabs[tab]), ...moved }, change = { ...own, ...then };
@@ -102,7 +117,9 @@ function render({ model, el }) {
     const { width, height } = handed.getBoundingClientRect();
     const [x, y] = [Math.min(box.left, innerWidth - width - 8), box.bottom + height > innerHeight ? box.top - height - 3 : box.bottom + 3];
     handed.style.cssText = `left: ${Math.max(0, x) / zoom}px; top: ${Math.max(0, y) / zoom}px`;
-    handed.querySelector("button").focus();
+    handed.querySelector("button").focus({ preventScroll: true });
+    const gone = () => handed.isConnected && handed.hidePopover(); // its image goes; not for the scroll that brought it here
+    setTimeout(() => document.addEventListener("scroll", gone, { capture: true, once: true }), 200);
   }
 
   function tile(value, label, act, caption = "") {
@@ -121,12 +138,13 @@ function render({ model, el }) {
     }
     const mark = (used = [values()[tabs[model.get("tab")].takes]].flat()) =>
       box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", used.includes(b.number)));
-    const more = button("More digits", "The next three of each class", () => { page = (page + rows) % longest; fill(); });
+    const turn = (by) => () => { page = (page + by + longest) % longest; fill(); };
+    const more = button("More digits", "The next three of each class", turn(rows)), less = button("Back", "The three before", turn(-rows));
     fill();
     rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
     more.addEventListener("keydown", (event) => event.key === "ArrowUp" && (event.preventDefault(), box.querySelector(`button:nth-last-child(${classes.length})`).focus()));
     updates.push(mark);
-    return make("div", { class: "gallery" }, box, more);
+    return make("div", { class: "gallery" }, box, more, less);
   }
 
   function control(name, spec) {
@@ -188,7 +206,7 @@ function render({ model, el }) {
       const change = { [what === "mask" ? "part" : name]: encode(bytes) };
       if (gesture !== last && remember(change)) last = gesture;
       set(change);
-    }, () => take(encode(new Uint8Array(size)), tab.name));
+    }, () => take(encode(new Uint8Array(size)), tab.name), tour.length && 20);
     const update = () => node.update(pixelsOf(values()[name]), hidden());
     updates.push(update);
     update();
@@ -200,7 +218,8 @@ function render({ model, el }) {
   function send(content) {
     try { model.send(content); } catch { lost(noKernel); }
   }
-  const act = (action) => typeof action === "string" ? (rest(), tell(""), send({ do: action }))
+  const pin = (name = model.get("tab")) => { pinned[name] = pinned[name] ? undefined : model.get(name); updates.forEach((update) => update()); draw(); };
+  const act = (action) => action === "keep" ? pin() : typeof action === "string" ? (rest(), tell(""), send({ do: action }))
     : move(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, (values()[name] + by) % (tabs[model.get("tab")].controls[name].high + 1)])));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
@@ -210,9 +229,9 @@ function render({ model, el }) {
     if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
     const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
     const [, step, last] = /step (\d+) of (\d+)/.exec(model.get(tab.name).scenes?.[0].text) || [];
-    const line = `explorer.${tab.name}.show(${words.join(", ")})${step === last ? "" : `  # to step ${last}; the page stands at step ${step}`}`;
+    const comment = step === last ? "" : `  # to step ${last}; the page stands at step ${step}`, line = `explorer.${tab.name}.show(${words.join(", ")})${comment}`;
     const done = await navigator.clipboard?.writeText(line).then(() => true, () => false);
-    tell(done && line.length > 200 ? `copied: ${line.slice(0, 60)}… (${line.length} characters)` : `${done ? "copied" : "to be copied"}: ${line}`);
+    tell(done && line.length > 200 ? `copied: ${line.slice(0, 60)}… (${line.length} characters)${comment}` : `${done ? "copied" : "to be copied"}: ${line}`);
   }
 
   // Pictures
@@ -260,7 +279,7 @@ function render({ model, el }) {
       out.textContent = names.length ? `image: ${names[Math.round(t * (frames - 1))]}` : `t = ${t.toFixed(2)}`;
       toggle.textContent = playing ? "Pause" : "Play";
     };
-    show.seconds = names.length ? 1.2 * frames : 0.1 * frames;
+    show.seconds = (names.length ? 1.2 : 0.2) * frames;
     shows.unshift(show);
     return make("div", { class: "time" }, toggle, slide, out);
   }
@@ -279,7 +298,7 @@ function render({ model, el }) {
   const top = make("div", { class: "top" }), say = make("p", { class: "say" }), left = make("div", { class: "left" });
   const beside = make("div", { class: "beside" }), once = make("div", { class: "row once" }), view = make("div", { class: "view", role: "group" }), handed = make("div", { class: "hand", popover: "auto", role: "dialog", "aria-label": "Hand it to another tab" });
   const said = make("p", { class: "said", role: "status" }), right = make("div", { class: "right" }, view);
-  root.append(top, say, make("div", { class: "body" }, left, beside, right), handed);
+  root.append(top, say, make("div", { class: "body" }, beside, left, right), handed);
   el.append(root);
 
   // Is the picture older than the controls? Python says with each which values it is of.
@@ -308,13 +327,15 @@ function render({ model, el }) {
   // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
   function before(picture) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
-    if (rests && shown.picture !== picture) shown = { was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
-    return Object.fromEntries(((shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
+    if (rests && shown.picture !== picture) shown = { ...shown, was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
+    if (rests && model.get("stop") >= 0) shown.asked ??= picture; // a stop's answers are compared with its question
+    return Object.fromEntries(((pinned[model.get("tab")] || shown.asked || shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
   }
+  const word = () => (pinned[model.get("tab")] ? "kept" : "before");
   function withGhosts(panel, old) {
     const panels = old ? old.rows.flatMap(([, row]) => row) : [], twin = panels.find((one) => one.title === panel.title && one.lines);
     const ghosts = twin ? twin.lines.filter((c) => c.ghost && !panel.lines.some((now) => same(now.x, c.x))) : [];
-    return { ...panel, lines: (panel.lines || []).concat(ghosts.map((c) => ({ ...c, dash: true, colour: "#888888", label: "before" }))) };
+    return { ...panel, lines: (panel.lines || []).concat(ghosts.map((c) => ({ ...c, dash: true, colour: "#888888", label: word() }))) };
   }
   function draw() {
     const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [];
@@ -329,7 +350,7 @@ function render({ model, el }) {
       const last = marked && was[scene.name] && was[scene.name].text !== scene.text && /<b>(.*?)<\/b>/.exec(was[scene.name].text)[1];
       const nodes = rows.map(([share, panels]) => make("div", { class: "row", style: `--share: ${share}` }, ...panels.map(panelOf)));
       const text = make("p", { class: "line", "aria-live": "polite" });
-      text.innerHTML = last ? scene.text.replace("</b>", `</b> (before: ${last})`) : scene.text;
+      text.innerHTML = last ? scene.text.replace("</b>", `</b> (${word()}: ${last})`) : scene.text;
       const section = make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), text, ...nodes), told = new Set();
       if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && name.remove(); // little room: once a picture
       return section;
@@ -355,6 +376,8 @@ function render({ model, el }) {
     const was = [top, say].some((box) => box.contains(document.activeElement)), words = aim || document.activeElement.textContent;
     const name = model.get("tab"), stop = model.get("stop"), chosen = model.get("chosen");
     const stops = tour.map((one, i) => button(`${i + 1} ${one.label}`, one.ask, () => visit(i), { "aria-pressed": i === stop }));
+    const resume = stop < 0 && parted ? [button(`Back to stop ${parted.stop + 1}`, "Go on with the tour, where you left it", () => visit(parted.stop, parted), { class: "again" })] : [];
+    if (stop < 0 && old) resume.push(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore, { class: "again" }));
     const bar = Object.values(tabs).map((tab) => button(tab.title, `Open ${tab.title}`, () => open(tab.name), { role: "tab", "aria-selected": tab.name === name }));
     const models = model.get("models").map((one) => button(one, "Show it, beside the others that are on", () => {
       const now = model.get("models").filter((m) => (m === one) !== chosen.includes(m));
@@ -364,7 +387,9 @@ function render({ model, el }) {
       model.save_changes();
     }, { "aria-pressed": chosen.includes(one) }));
     top.replaceChildren(
-      rove(make("div", { class: "buttons tour", role: "group", "aria-label": "A tour" }, ...(stops.length ? [make("span", {}, "Tour")] : []), ...stops), 1),
+      make("div", { class: "tours" },
+        rove(make("div", { class: "buttons tour", role: "group", "aria-label": "A tour" }, ...(stops.length ? [make("span", {}, "Tour")] : []), ...stops), 1),
+        ...(resume.length ? [make("div", { class: "buttons" }, ...resume)] : [])),
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
@@ -372,8 +397,6 @@ function render({ model, el }) {
     const told = make("span", {}), go = make("span", { class: "go" });
     told.innerHTML = stop < 0 ? tabs[name].look_for : `${stop + 1} of ${tour.length}. ${tour[stop].ask} `;
     say.replaceChildren(told, go);
-    if (stop < 0 && parted) go.append(button(`Back to stop ${parted.stop + 1}`, "Go on with the tour, where you left it", () => visit(parted.stop, parted), { class: "again" }));
-    if (stop < 0 && old) go.append(button("Bring back what was here", "Your settings, drawings and tab from before this cell was run again", restore, { class: "again" }));
     if (stop >= 0) {
       told.append(make(answered ? "b" : "i", {}, tour[stop].say)); // its place is kept
       if (!answered) go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
@@ -390,18 +413,20 @@ function render({ model, el }) {
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z", back, { class: "undo" }], ["Reset", "All controls of this tab as they were", () => { playing = false; replace(defaults(tab)); }], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], [largeName(), "Fill the screen, for a classroom; press it again, or Escape, to come back", large, { class: "large" }]];
+    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z; Ctrl Shift Z brings it back", () => step(past, ahead), { class: "undo" }], ["Reset", "All controls of this tab as they were, or as this stop of the tour has them", anew], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], [largeName(), "Fill the screen, for a classroom; press it again, or Escape, to come back", large, { class: "large" }]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
-    left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))), said);
-    const undo = left.querySelector(".undo");
+    const pieces = [...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))), said], padded = drawingPad(tab);
+    left.replaceChildren(...(padded ? [...pieces, gallery()] : [gallery(), ...pieces])); // below what acts on the drawing
+    const undo = left.querySelector(".undo"), kept = left.querySelector("[data-do=keep]");
     updates.push(() => {
+      if (kept) kept.setAttribute("aria-pressed", Boolean(pinned[name]));
       const none = !past[name]?.length;
       if (none && undo === document.activeElement) undo.nextSibling.focus();
       undo.disabled = none;
     });
     updates.at(-1)();
-    beside.replaceChildren(drawingPad(tab));
+    beside.replaceChildren(padded);
     if (beside.firstElementChild) beside.append(once);
     heads();
     draw();
@@ -428,9 +453,10 @@ function render({ model, el }) {
   const release = () => hold(false);
   const leave = (event) => root.contains(event.target) || (root.contains(document.activeElement) && document.activeElement.blur());
   root.addEventListener("pointerdown", () => hold(true), true);
+  window.addEventListener("keydown", shortcuts, true);
   for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, release, true);
   document.addEventListener("pointerdown", leave, true);
   build();
-  return () => { document.removeEventListener("pointerdown", leave, true); for (const name of ["pointerup", "pointercancel"]) document.removeEventListener(name, release, true); window.removeEventListener("resize", full); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
+  return () => { window.removeEventListener("keydown", shortcuts, true); document.removeEventListener("pointerdown", leave, true); for (const name of ["pointerup", "pointercancel"]) document.removeEventListener(name, release, true); window.removeEventListener("resize", full); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
 }
 export default { render };

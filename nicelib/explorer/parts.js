@@ -85,7 +85,7 @@ function chart(panel) {
 
 // Of the names at an axis every second, third ... is shown: as many as do not run into each other.
 function thin(view) {
-  for (const plot of view.querySelectorAll(".plot")) for (const axis of "xy") {
+  for (const plot of view.querySelectorAll(".plot, .scale")) for (const axis of "xy") {
     const names = [...plot.querySelectorAll(`.${axis}`)], boxes = names.map((name) => name.getBoundingClientRect());
     const apart = (a, b) => (axis === "x" ? b.left - a.right > 3 : a.top - b.bottom > -3);
     const fits = (every) => boxes.filter((_, i) => i % every === 0).every((box, i, all) => !i || apart(all[i - 1], box));
@@ -97,9 +97,9 @@ function thin(view) {
 
 // The picture as large as there is room for: --h, its rows' height together, is found by halving.
 function fit(root, right, left) {
-  let page = document.scrollingElement, low = 120, high = 1600;
+  let page = document.scrollingElement, low = right.querySelectorAll("section").length > 1 ? 120 : 260, high = 1600;
   for (let node = root; (node = node.parentElement); ) if (/auto|scroll/.test(getComputedStyle(node).overflowY) && node.clientHeight > 300) page = node;
-  const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1000, innerHeight / 570)) : 1;
+  const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1000, innerHeight / 590)) : 1;
   root.style.zoom = zoom;
   const bottom = (node) => node.getBoundingClientRect().bottom - root.firstChild.getBoundingClientRect().top;
   const room = Math.max(bottom(left), (large ? innerHeight : Math.min(innerHeight, page.clientHeight, screen.availHeight - 100)) - 24 * zoom, 460);
@@ -124,15 +124,15 @@ function field(panel) {
     here.textContent = `row ${row}, column ${column}: ${values[row * side + column].toLocaleString("en", { maximumFractionDigits: 2 })} ${panel.unit}`;
   });
   canvas.addEventListener("pointerleave", () => (here.textContent = ""));
-  const bar = make("div", { class: "bar", style: `background: linear-gradient(to right, ${panel.scale})` });
-  const scale = make("div", { class: "scale" }, bar, ...panel.marks.map(([at, name]) => make("span", { style: within(100 * at) }, at < 1 ? name : `${name} ${panel.unit}`)));
+  const bar = make("div", { class: "bar", style: `background: linear-gradient(to right, ${panel.scale.map(([r, g, b, a]) => `rgb(${r} ${g} ${b} / ${a / 255})`)})` });
+  const scale = make("div", { class: "scale" }, bar, ...panel.marks.map(([at, name]) => make("span", { class: "x", style: within(100 * at) }, at < 1 ? name : `${name} ${panel.unit}`)));
   const inside = (at) => Math.min(93.5, Math.max(6.5, (100 * (at + 0.5)) / side)); // the whole ring is on the map
   const ring = (at) => make("i", { class: "ring", style: `left: ${inside(at % side)}%; top: ${inside(Math.floor(at / side))}%` });
   return make("div", {}, make("div", { class: "map" }, canvas, ...(panel.ring || []).map(ring)), scale, here);
 }
 
 // A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.
-function pad(side, tip, brush, changed, empty) {
+function pad(side, tip, brush, changed, empty, frame) {
   const zoom = Math.floor(280 / side), canvas = make("canvas", { width: side * zoom, height: side * zoom, tabindex: 0, role: "application" });
   canvas.setAttribute("aria-label", `Drawing pad. ${tip}: arrow keys move the pen, space puts it down and lifts it.`);
   canvas.title = tip;
@@ -146,6 +146,8 @@ function pad(side, tip, brush, changed, empty) {
       context.fillStyle = hidden ? `rgb(${120 + v * 0.4}, ${80 + v * 0.3}, ${v * 0.2})` : `rgb(${v}, ${v}, ${v})`;
       context.fillRect((i % side) * zoom, Math.floor(i / side) * zoom, zoom, zoom);
     }
+    Object.assign(context, { strokeStyle: "rgb(255 255 255 / 0.3)", lineWidth: 1 });
+    if (frame) context.strokeRect(...[(side - frame) / 2, (side - frame) / 2, frame, frame].map((v) => v * zoom)); // in which training digits stand
     Object.assign(context, { strokeStyle: down || last ? "#E69F00" : "#56B4E9", lineWidth: 2 });
     context.beginPath();
     context.arc(pen.x * zoom, pen.y * zoom, (reach() - 0.3) * zoom, 0, 7);
@@ -189,6 +191,7 @@ function pad(side, tip, brush, changed, empty) {
     event.preventDefault();
     if (move) pen = { x: Math.min(side, Math.max(0, pen.x + move[0])), y: Math.min(side, Math.max(0, pen.y + move[1])) };
     else if ((down = !down)) gesture++;
+    outlined = true;
     if (down) stroke(from, pen);
     else draw();
   });

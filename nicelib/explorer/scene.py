@@ -40,7 +40,7 @@ def field(title: str, values: Tensor, norm: Any, colours: Colormap, unit: str, *
     """One number a pixel (D,), as colours; ``marks``: what is named at the scale, beside its ends."""
     values, side = values.float().cpu(), math.isqrt(values.numel())
     rgba = colours(norm(values.numpy()), bytes=True)
-    scale = [f"rgb({r} {g} {b} / {a / 255:.2f})" for r, g, b, a in colours(np.linspace(0, 1, 9), bytes=True).tolist()]
+    scale = colours(np.linspace(0, 1, 33), bytes=True).tolist()
     panel = {"kind": "field", "title": title, "side": side, "width": 1.0, "data": rgba.tobytes(), "unit": unit}
     named = [(float(norm(v)), f"{round(v, 2):,g}") for v in (norm.vmin, *marks, norm.vmax)]
     return panel | {"marks": named, "values": values.numpy().tobytes(), "scale": scale}
@@ -169,8 +169,8 @@ def _draw_image(ax: Any, panel: Panel) -> None:
         ax.imshow(data.reshape(side, side, 4))
         for at in panel.get("ring", []):
             ax.plot(at % side, at // side, "o", mfc="none", mec=RED, ms=14, clip_on=False)
-        named = f"{' … '.join(dict(panel['marks']).values())} {panel['unit']}"
-        ax.text(side / 2, side, named, ha="center", va="top", fontsize=8)
+        (bar := ax.inset_axes((0, -0.1, 1, 0.05), yticks=[])).imshow([panel["scale"]], aspect="auto")
+        bar.set_xticks(*zip(*[(33 * at - 0.5, name) for at, name in panel["marks"]], strict=True), fontsize=8)
         return
     columns = panel["columns"]
     sheet = np.full((-(-panel["count"] // columns) * (side + gap), columns * (side + 2)), 255, np.uint8)
