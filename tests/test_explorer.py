@@ -490,7 +490,7 @@ def test_a_run_that_no_longer_fits_the_controls_says_so(explorer):
     click(explorer, "start")
     assert "step 50 of 50" in drawn(tab)["text"] and "press Start" not in drawn(tab)["text"]
     tab.set(image=torch.zeros(64, dtype=torch.uint8))
-    assert drawn(tab)["text"].endswith("changed: press Start</b>") and "your image has" in drawn(tab)["text"]
+    assert drawn(tab)["text"].endswith("changed: press Start anew</b>") and "your image has" in drawn(tab)["text"]
     click(explorer, "start")
     assert "press Start" not in drawn(tab)["text"]
     tab.stop()
@@ -499,7 +499,7 @@ def test_a_run_that_no_longer_fits_the_controls_says_so(explorer):
         for key, (of, (rows, text)) in tab.kept.items()
     }
     tab.request()  # as when a second model is switched on in the middle of a run
-    assert drawn(tab)["text"].endswith("; <b>press Start</b>"), "a run that was stopped does not say so"
+    assert drawn(tab)["text"].endswith("; <b>press Start anew</b>"), "a run that was stopped does not say so"
 
 
 def test_the_last_nats_are_never_drawn_where_they_are_not(explorer):

@@ -66,9 +66,7 @@ class Inpainting(Tab):
         of, drawing = self.kept.get(id(model), (values, None))
         rows, text = drawing if drawing and of == values else next(self._pictures(0, [], model, **values))
         if not (self.running or f"step {values['steps']} of" in text or "nothing to fill in" in text):
-            text += (
-                f"; <b>{'changed: ' * (of != values)}press Start{' to begin anew' * bool(drawing and of == values)}</b>"
-            )
+            text += f"; <b>{'changed: ' * (of != values)}press Start{' anew' * bool(drawing)}</b>"
         return rows, text
 
     def end(self, model: NICE, **values: Any) -> Drawing:
