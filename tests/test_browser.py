@@ -794,6 +794,13 @@ def test_a_stop_is_found_as_it_was_left(explorer):
     tour.nth(6).click()
     explorer.settle()
     assert "214 of 500" in explorer.said() and say.locator("b").count() == 0
+    explorer.button("Show answer").click()
+    tour.nth(8).click()
+    explorer.settle()
+    assert say.locator("b").count() == 0, "the next stop is answered before it is asked"
+    explorer.changes(lambda: pad.click(position={"x": 60, "y": 60}))
+    explorer.changes(lambda: explorer.button("Reset").click())
+    assert "likelier than 0 of 500" in explorer.said(), "not as the stop has it"
     tour.nth(7).click()
     explorer.tab("Sample")
     assert back.count() == 0 and explorer.button("Back to stop 8").count() == 1
