@@ -276,7 +276,8 @@ function render({ model, el }) {
     slide.addEventListener("input", () => { t = Number(slide.value); keep(); });
     const show = () => {
       if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
-      out.textContent = names.length ? `image: ${names[Math.round(t * (frames - 1))]}` : `t = ${t.toFixed(2)}`;
+      const near = [Math.floor, Math.ceil].map((way) => way(Number((t * (frames - 1)).toFixed(2)))); // on the way from one to the next
+      out.textContent = names.length ? `image: ${[...new Set(near)].map((i) => names[i]).join(" to ")}` : `t = ${t.toFixed(2)}`;
       toggle.textContent = playing ? "Pause" : "Play";
     };
     show.seconds = (names.length ? 1.2 : 0.2) * frames;
