@@ -134,6 +134,7 @@ def explorers_exercise():
         ((np.float64(100.53), torch.tensor(1.62)), "right."),
         (torch.tensor([100.53, 1.62]), "right."),
         ((100, 1.5), "not yet: sd 1.5, too low."),
+        ((101.7, 1.6), "not yet: length 101.7, too high."),
         ((203, 1.7), "not yet: length 203, too high; sd 1.7, too high."),
         ((99, 3.2), "not yet: length 99, too low; sd 3.2, too high."),
         (("a", 1.6), "not yet, an answer of type tuple (str, float) does not fit the question."),

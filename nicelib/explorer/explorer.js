@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, pinned = {}, past = {}, ahead = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's picture kept to compare with; each tab's values for Undo, and for its undoing
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, fits = [], aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -29,9 +29,12 @@ function render({ model, el }) {
   const ours = (event) => !(event.ctrlKey || event.metaKey) || back(event); // Ctrl S, say, is the notebook's
   function keys(event) { // no plain key of the notebook's is meant in here
     if (ours(event)) event.stopPropagation();
-    if (!back(event) || event.target.type === "number") return;
+    if (!back(event)) return;
     event.preventDefault();
+    const field = event.target.type === "number" && event.target; // which else keeps what is typed
+    if (field) field.blur();
     event.key.toLowerCase() === "y" || event.shiftKey ? step(ahead, past) : step(past, ahead);
+    if (field) field.focus();
   }
   const shortcuts = (event) => root.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
   function step(from, to, tab = model.get("tab")) {
@@ -44,7 +47,7 @@ function render({ model, el }) {
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
     const stop = model.get("stop");
-    if (stop >= 0) forget(), (parted = tab && { stop, answered, past, stood: here() }), ([past, ahead] = [kept, {}]); // where it can be taken up again
+    if (stop >= 0) forget(), (parted = tab && { stop, answered, asked, past, stood: here() }), ([past, ahead] = [kept, {}]); // where it can be taken up again
     model.set({ ...(stop < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
@@ -52,7 +55,7 @@ function render({ model, el }) {
   function visit(stop, as = { answered: false, past: {} }) { // afresh, or as it was left
     const { tab, values: moved } = tour[stop], stays = tab === model.get("tab"), place = root.getBoundingClientRect();
     if (model.get("stop") < 0) kept = past, model.set("before", here());
-    ({ answered, past, ahead = {} } = as);
+    ({ answered, asked, past, ahead = {} } = as);
     [parted, aim] = [undefined, answered ? "Next" : "Show answer"];
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
@@ -134,17 +137,19 @@ function render({ model, el }) {
       const pick = (number) => (from) => (tabs[model.get("tab")].takes ? take(number, model.get("tab")) : offer(number, from));
       box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
+      at.textContent = `${page + 1} to ${((page + rows - 1) % longest) + 1} of ${longest}`;
       mark();
     }
     const mark = (used = [values()[tabs[model.get("tab")].takes]].flat()) =>
       box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", used.includes(b.number)));
+    const at = make("span");
     const turn = (by) => () => { page = (page + by + longest) % longest; fill(); };
     const more = button("More digits", "The next three of each class", turn(rows)), less = button("Back", "The three before", turn(-rows));
     fill();
     rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
     more.addEventListener("keydown", (event) => event.key === "ArrowUp" && (event.preventDefault(), box.querySelector(`button:nth-last-child(${classes.length})`).focus()));
     updates.push(mark);
-    return make("div", { class: "gallery" }, box, more, less);
+    return make("div", { class: "gallery" }, box, more, less, at);
   }
 
   function control(name, spec) {
@@ -186,7 +191,8 @@ function render({ model, el }) {
       set(change);
     });
     input.addEventListener("change", () => {
-      if (number && entered !== String(values()[name])) tell(`${spec.label} = ${entered || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}`), (input.value = values()[name]); // what is drawn
+      if (number && Number(entered || NaN) !== values()[name]) tell(`${spec.label} = ${entered || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}`);
+      if (number) input.value = values()[name]; // what is drawn
     });
     update((value) => {
       const at = stops ? stops.findLastIndex((stop) => stop <= value) : value;
@@ -329,8 +335,14 @@ function render({ model, el }) {
   function before(picture) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
     if (rests && shown.picture !== picture) shown = { ...shown, was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
-    if (rests && model.get("stop") >= 0) shown.asked ??= picture; // a stop's answers are compared with its question
-    return Object.fromEntries(((pinned[model.get("tab")] || shown.asked || shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
+    const tour = model.get("stop") >= 0; // whose answers are compared with the question
+    if (rests && tour) asked ??= picture;
+    return Object.fromEntries(((pinned[model.get("tab")] || (tour && asked) || shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
+  }
+  const nats = (text) => Number((/-?[0-9,.]+(?= nats)/.exec(text) || ["NaN"])[0].replaceAll(",", ""));
+  function more(before, now) {
+    const by = nats(now) - nats(before);
+    return by ? `; ${Math.abs(by).toLocaleString("en", { maximumFractionDigits: 1 })} ${by < 0 ? "fewer" : "more"}` : "";
   }
   const word = () => (pinned[model.get("tab")] ? "kept" : "before");
   function withGhosts(panel, old) {
@@ -351,11 +363,13 @@ function render({ model, el }) {
       const last = marked && was[scene.name] && was[scene.name].text !== scene.text && /<b>(.*?)<\/b>/.exec(was[scene.name].text)[1];
       const nodes = rows.map(([share, panels]) => make("div", { class: "row", style: `--share: ${share}` }, ...panels.map(panelOf)));
       const text = make("p", { class: "line", "aria-live": "polite" });
-      text.innerHTML = last ? scene.text.replace("</b>", `</b> (${word()}: ${last})`) : scene.text;
+      text.innerHTML = last ? scene.text.replace("</b>", `</b> (${word()}: ${last}${more(last, scene.text)})`) : scene.text;
       const section = make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), text, ...nodes), told = new Set();
       if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && name.remove(); // little room: once a picture
       return section;
     });
+    const field = scenes[0]?.rows.flatMap(([, row]) => row).find((panel) => panel.ring), { right: aside, down, turn, noise } = values();
+    if (beside.pad) beside.pad.mark(field && !aside && !down && !turn && !noise && !/map/.test(root.dataset.hides) ? apart(field.ring, side) : []);
     once.replaceChildren(...(scenes[0] ? scenes[0].rows : []).flatMap(([, row]) => row.filter(shared).map(panelOf)));
     view.replaceChildren(...(player ? [timeBar(player)] : []), ...sections);
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
@@ -369,7 +383,8 @@ function render({ model, el }) {
   // Anew where the picture's kind, or the room for it, is another.
   function sized() {
     const now = `${root.clientWidth} ${view.offsetTop} ${kind} ${root.dataset.hides}`;
-    if (now !== fitted) fit(root, right, left), (fitted = now);
+    fits = fits.filter((time) => performance.now() - time < 1000);
+    if (now !== fitted && fits.push(performance.now()) < 8) fit(root, right, left), (fitted = now); // no room so odd that it never rests
     thin(view);
   }
   // The words and buttons on top, made anew; whoever had the focus finds it where they go on, or where they were.
@@ -400,11 +415,11 @@ function render({ model, el }) {
     say.replaceChildren(told, go);
     if (stop >= 0) {
       told.append(make(answered ? "b" : "i", {}, tour[stop].say)); // its place is kept
-      if (!answered) go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop])));
+      go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop]), { class: answered && "given" })); // as is its button's
       if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", (event) => event.detail < 2 && visit(stop + 1)) /* a double click goes one stop on */);
       go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }
-    const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say :not(.again), [aria-selected=true]"));
+    const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say button:not(.given), [aria-selected=true]"));
     if (was) (all.find((b) => b.textContent === words) || here).focus({ preventScroll: true });
     aim = "";
     sized();
@@ -417,8 +432,7 @@ function render({ model, el }) {
     const spare = [["Undo", "Take back the last change in this tab: Ctrl Z; Ctrl Shift Z brings it back", () => step(past, ahead), { class: "undo" }], ["Reset", "All controls of this tab as they were, or as this stop of the tour has them", anew], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], [largeName(), "Fill the screen, for a classroom; press it again, or Escape, to come back", large, { class: "large" }]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
-    const pieces = [...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))), said], padded = drawingPad(tab);
-    left.replaceChildren(...(padded ? [...pieces, gallery()] : [gallery(), ...pieces])); // below what acts on the drawing
+    left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))), said);
     const undo = left.querySelector(".undo"), kept = left.querySelector("[data-do=keep]");
     updates.push(() => {
       if (kept) kept.setAttribute("aria-pressed", Boolean(pinned[name]));
@@ -427,7 +441,7 @@ function render({ model, el }) {
       undo.disabled = none;
     });
     updates.at(-1)();
-    beside.replaceChildren(padded);
+    beside.replaceChildren((beside.pad = drawingPad(tab)));
     if (beside.firstElementChild) beside.append(once);
     heads();
     draw();

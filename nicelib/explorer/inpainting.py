@@ -70,8 +70,7 @@ class Inpainting(Tab):
         return rows, text
 
     def end(self, model: NICE, **values: Any) -> Drawing:
-        *_, last = self._pictures(self._run, [], model, **values)
-        return last
+        return [*self._pictures(self._run, [], model, **values)][-1]
 
     def _next(self, run: int, values: dict[str, Any], chosen: dict[str, NICE], runs: dict[NICE, Any]) -> None:
         """Queue some steps of every model and a picture; other tabs are served between."""
@@ -108,7 +107,7 @@ class Inpainting(Tab):
                 late = torch.stack(nats[-every:])
                 text = (
                     f"step {len(nats) - 1} of {steps}: <b>{late.mean():,.0f} nats</b> on average"
-                    f"{f' of the last {len(late)} steps' * (every > 1)}, from {late.min():,.0f} to {late.max():,.0f}; "
+                    f"{f' of the last {len(late)} steps' * (len(late) > 1)}, from {late.min():,.0f} to {late.max():,.0f}; "
                     f"{whose} image has {goal:,.0f}"
                 )
                 text += "; nothing is hidden: there is nothing to fill in" * (not hidden.any())
@@ -117,10 +116,11 @@ class Inpainting(Tab):
 
     def _rows(self, given: Any, x: Tensor, nats: Tensor, goal: float, steps: int, every: int) -> list[Row]:
         """The first curve shows all nats, its axis as powers of 10 of what is missing; the second the last 1,000."""
-        step, top, curves, sides = len(nats) - 1, goal + 500, [], (torch.amax, torch.amin)[:every]  # of one step: alike
+        step, peak, curves = len(nats) - 1, max(goal, nats.max().item()), []
+        top, sides = peak + 500, (torch.amax, torch.amin)[:every]  # of one step: alike
         at = [min(first, max(len(nats) - every, 0)) for first in range(0, len(nats), every)]  # the last is whole too
-        ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 2000) if v < goal]
-        for title, low in (("log p (nats), from the start", 0), ("the last 1,000 nats", goal - 600))[: 3 - len(sides)]:
+        ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 2000) if v < peak]
+        for title, low in (("log p in nats (log)", 0), ("the last 1,000 nats", peak - 700))[: 3 - len(sides)]:
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
             if low:  # the paper's rule never comes near
                 y, level, ends = nats, goal, (low, low + 1000)  # what lies below it lies below the picture

@@ -112,6 +112,9 @@ function fit(root, right, left) {
   root.style.setProperty("--h", `${(root.high = low)}px`);
 }
 
+// Of pixels beside each other the first alone: one ring for them all.
+const apart = (places, side) => places.filter((a, i) => !places.slice(0, i).some((b) => Math.hypot((a % side) - (b % side), Math.floor(a / side) - Math.floor(b / side)) < 4));
+
 // A map of numbers: colours, a scale below, and under the pointer the place and its number.
 function field(panel) {
   const { side } = panel, values = new Float32Array(bytesOf(panel.values).slice().buffer);
@@ -128,7 +131,7 @@ function field(panel) {
   const scale = make("div", { class: "scale" }, bar, ...panel.marks.map(([at, name]) => make("span", { class: "x", style: within(100 * at) }, at < 1 ? name : `${name} ${panel.unit}`)));
   const inside = (at) => Math.min(93.5, Math.max(6.5, (100 * (at + 0.5)) / side)); // the whole ring is on the map
   const ring = (at) => make("i", { class: "ring", style: `left: ${inside(at % side)}%; top: ${inside(Math.floor(at / side))}%` });
-  return make("div", {}, make("div", { class: "map" }, canvas, ...(panel.ring || []).map(ring)), scale, here);
+  return make("div", {}, make("div", { class: "map" }, canvas, ...apart(panel.ring || [], side).map(ring)), scale, here);
 }
 
 // A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.
@@ -137,7 +140,7 @@ function pad(side, tip, brush, changed, empty, frame) {
   canvas.setAttribute("aria-label", `Drawing pad. ${tip}: arrow keys move the pen, space puts it down and lifts it.`);
   canvas.title = tip;
   const context = canvas.getContext("2d");
-  let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, outlined = false, gesture = 0;
+  let pixels, mask, tool = "Pen", last, down = false, pen = { x: side / 2, y: side / 2 }, outlined = false, gesture = 0, rings = [];
   const reach = () => (tool === "Erase" || tool === "Bold" ? 2.7 : 1.7); // in pixels; soft at the rim, so the eraser is wider than the pen
 
   function draw() {
@@ -147,7 +150,13 @@ function pad(side, tip, brush, changed, empty, frame) {
       context.fillRect((i % side) * zoom, Math.floor(i / side) * zoom, zoom, zoom);
     }
     Object.assign(context, { strokeStyle: "rgb(255 255 255 / 0.3)", lineWidth: 1 });
-    if (frame) context.strokeRect(...[(side - frame) / 2, (side - frame) / 2, frame, frame].map((v) => v * zoom)); // in which training digits stand
+    if (frame) context.strokeRect(...[(side - frame) / 2, (side - frame) / 2, frame, frame].map((v) => v * zoom)); // as large as training digits are
+    Object.assign(context, { strokeStyle: "#D55E00", lineWidth: 2 });
+    for (const at of rings) {
+      context.beginPath();
+      context.arc(((at % side) + 0.5) * zoom, (Math.floor(at / side) + 0.5) * zoom, 2 * zoom, 0, 7);
+      context.stroke();
+    }
     Object.assign(context, { strokeStyle: down || last ? "#E69F00" : "#56B4E9", lineWidth: 2 });
     context.beginPath();
     context.arc(pen.x * zoom, pen.y * zoom, (reach() - 0.3) * zoom, 0, 7);
@@ -210,6 +219,7 @@ function pad(side, tip, brush, changed, empty, frame) {
   });
   press();
   const node = make("div", { class: "pad" }, canvas, make("div", { class: "buttons" }, ...tools, clear));
+  node.mark = (places) => draw((rings = places));
   node.update = (image, hidden) => draw(([pixels, mask] = [image.slice(), hidden && hidden.slice()]));
   return node;
 }

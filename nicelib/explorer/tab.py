@@ -152,11 +152,11 @@ class Tab:
 def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -> Panel:
     """Histograms of |z|, of 1,000 draws from the prior and of the real digits, with the lengths (N,) of some codes."""
     draws = model.prior.sample((1000, model.dim), torch.Generator().manual_seed(0)).norm(dim=1)
-    digits, typical = explorer.held_out(model)[1], draws.mean().item()
-    low, high = 0.1 * typical, 50 * typical  # whatever the digits: models side by side have one scale
+    at = [m * draws.mean().item() for m in (0.1, 0.4, 1, 2, 5, 16, 50)]  # whatever the digits: one scale for all models
+    digits, low, high = explorer.held_out(model)[1], at[0], at[-1]
     bins = torch.logspace(math.log10(low), math.log10(high), 50)
     lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "the prior's draws")]
-    many = histogram(length, bins, colour, label) | {"fill": False}
-    lines.append(many if len(length) > 1 else upright(length.item(), colour, label, low, high))
-    ticks = [(math.log10(v), f"{s}{v:,.0f}") for v, s in ((low, "≤ "), (typical, ""), (high, "≥ "))]
+    own = upright(length[0].item(), colour, label, low, high)
+    lines.append(histogram(length, bins, colour, label) | {"fill": False} if len(length) > 1 else own)
+    ticks = [(math.log10(v), f"{'≤ ' * (v == low)}{'≥ ' * (v == high)}{v:,.0f}") for v in at]
     return chart("code length |z|", lines, "|z| (log); each scaled to its peak", (low, high), 0, log="x", xticks=ticks)
