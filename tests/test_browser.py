@@ -608,7 +608,20 @@ def test_a_question_does_not_show_its_answer(explorer):
 
 
 def test_large_is_larger(explorer):
-    """On a small screen too: more of it is picture, and nothing must be scrolled."""
+    """On a small screen too: more of it is picture, nothing must be scrolled, and after a tour it rests."""
+    explorer.root.get_by_role("group", name="A tour").get_by_role("button").last.click()
+    explorer.tab("Sample")  # with a button more in the tour's row
+    explorer.button("Large").click()
+    explorer.until("() => document.fullscreenElement?.matches('.nice')", "it does not fill the screen")
+    explorer.page.wait_for_timeout(300)
+    changes = """() => new Promise((done) => {
+        let count = 0;
+        new MutationObserver((all) => (count += all.length)).observe(document.querySelector('.nice'), { attributes: true });
+        setTimeout(() => done(count), 700);
+    })"""
+    assert explorer.page.evaluate(changes) == 0, "the layout never rests"
+    explorer.button("Leave large").click()
+    explorer.until("() => !document.fullscreenElement", "it does not come back")
     area = "[...document.querySelectorAll('.nice .view canvas, .nice .plot')].reduce((sum, c) => (b => sum + b.width * b.height)(c.getBoundingClientRect()), 0)"
     for models in (1, 2):
         for title in TABS:

@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, pinned = {}, past = {}, ahead = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's picture kept to compare with; each tab's values for Undo, and for its undoing
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, fits = [], aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -383,8 +383,7 @@ function render({ model, el }) {
   // Anew where the picture's kind, or the room for it, is another.
   function sized() {
     const now = `${root.clientWidth} ${view.offsetTop} ${kind} ${root.dataset.hides}`;
-    fits = fits.filter((time) => performance.now() - time < 1000);
-    if (now !== fitted && fits.push(performance.now()) < 8) fit(root, right, left), (fitted = now); // no room so odd that it never rests
+    if (now !== fitted) fit(root, right, left), (fitted = now);
     thin(view);
   }
   // The words and buttons on top, made anew; whoever had the focus finds it where they go on, or where they were.

@@ -99,7 +99,7 @@ function thin(view) {
 function fit(root, right, left) {
   let page = document.scrollingElement, low = right.querySelectorAll("section").length > 1 ? 120 : 260, high = 1600;
   for (let node = root; (node = node.parentElement); ) if (/auto|scroll/.test(getComputedStyle(node).overflowY) && node.clientHeight > 300) page = node;
-  const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1000, innerHeight / 590)) : 1;
+  const large = document.fullscreenElement === root, zoom = large ? Math.max(1, Math.min(innerWidth / 1000, innerHeight / 596)) : 1;
   root.style.zoom = zoom;
   const bottom = (node) => node.getBoundingClientRect().bottom - root.firstChild.getBoundingClientRect().top;
   const room = Math.max(bottom(left), (large ? innerHeight : Math.min(innerHeight, page.clientHeight, screen.availHeight - 100)) - 24 * zoom, 460);
