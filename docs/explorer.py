@@ -34,6 +34,8 @@ def main() -> None:
         still = explorer.root.screenshot()
         explorer.root.locator("b").first.evaluate("b => b.remove()")
         explorer.tab("Likelihood")
+        explorer.page.evaluate("dispatchEvent(new Event('resize'))")
+        explorer.page.wait_for_timeout(300)
         explorer.root.screenshot(path=Path(__file__).with_suffix(".png"))
         browser.close()
     lab.close()
