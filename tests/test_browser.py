@@ -484,9 +484,17 @@ def test_a_picture_is_kept_to_compare_with(explorer):
     explorer.tab("Sample")
     explorer.tab("Likelihood")
     assert f"(kept: {whole} nats" in line(explorer), line(explorer)
+    tour = explorer.root.get_by_role("group", name="A tour").get_by_role("button")
+    tour.nth(7).click()
+    explorer.settle()
+    explorer.button("Show answer").click()
+    explorer.settle()
+    assert "kept" not in line(explorer) and "(before: " in line(explorer), "a stop is compared with its own question"
+    explorer.changes(lambda: explorer.button("Leave the tour").click())
+    assert f"(kept: {whole} nats" in line(explorer), line(explorer)
     keep.click()
     assert "kept" not in line(explorer) and keep.get_attribute("aria-pressed") == "false"
-    explorer.root.get_by_role("group", name="A tour").get_by_role("button").nth(9).click()
+    tour.nth(9).click()
     explorer.settle()
     asked = line(explorer).split(" nats")[0]
     explorer.button("Show answer").click()
@@ -894,6 +902,11 @@ def test_the_seed_that_stands_there_is_drawn(explorer):
     explorer.button("Pause").click()
     explorer.button("Copy as code").click()
     explorer.page.get_by_text(re.compile(r"copied: explorer.code_space.show\(t=0\.\d{1,3}\)$")).wait_for()
+    explorer.button("Play").click()
+    explorer.root.locator(".time input").click(position={"x": 100, "y": 5})
+    held = explorer.root.locator(".time output").inner_text()
+    explorer.page.wait_for_timeout(300)
+    assert explorer.root.locator(".time output").inner_text() == held, "the slider runs away from under the hand"
     explorer.button("Play").click()
     explorer.button("Reset").click()
     assert explorer.button("Play").count() == 1, "Reset, and the walk goes on"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomise
+from matplotlib.figure import Figure
 from PIL import Image
 
 from nicelib import NICE, InputError, data, load_pretrained, plotting, pretrained
@@ -18,6 +19,7 @@ from nicelib.analysis import disturb, keep_widest, walks, widest_first
 from nicelib.checkpoints import read_header
 from nicelib.data import quantise
 from nicelib.explorer import SampleExplorer
+from nicelib.explorer import tab as tab_module
 from nicelib.explorer.code_space import STEPS
 from nicelib.explorer.controls import pixels_of, text_of
 from nicelib.explorer.scene import plain
@@ -238,6 +240,19 @@ def test_save_as_png(explorer, tmp_path, monkeypatch):
         with Image.open(path) as picture:
             assert picture.width == 1440
     assert kept.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_saved_walk_is_saved_as_it_stands(explorer, tmp_path, monkeypatch):
+    """The page moves t without a word to the kernel; a PNG has its images, its dots and its numbers."""
+    monkeypatch.chdir(tmp_path)
+    explorer.page.tab, seen = "code_space", []
+    explorer.settle()
+    monkeypatch.setattr(tab_module, "as_figure", lambda scenes, t: seen.append((scenes[0]["text"], t)) or Figure())
+    explorer.page.values = explorer.page.values | {"code_space": explorer.code_space.values | {"t": 0.8}}
+    click(explorer, "save")
+    explorer.settle()
+    ((text, t),) = seen
+    assert t == 0.8 and '<b class="now">0.80</b>' in text, (text, t)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ function render({ model, el }) {
   const values = (tab = model.get("tab")) => model.get("values")[tab];
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
-  let shown = {}, pinned = {}, past = {}, ahead = {}, kept = {}; // the newest picture, and the last that stood for a while; each tab's picture kept to compare with; each tab's values for Undo, and for its undoing
+  let shown = {}, pinned = {}, past = {}, ahead = {}, kept = {}, pins = {}; // the newest picture, and the last that stood for a while; each tab's picture kept to compare with; each tab's values for Undo, and for its undoing
   let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
@@ -47,14 +47,15 @@ function render({ model, el }) {
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
     const stop = model.get("stop");
-    if (stop >= 0) forget(), (parted = tab && { stop, answered, asked, past, stood: here() }), ([past, ahead] = [kept, {}]); // where it can be taken up again
+    if (stop >= 0) forget(), (parted = tab && { stop, answered, asked, past, stood: here() }), ([past, ahead, pinned] = [kept, {}, pins]); // where it can be taken up again
     model.set({ ...(stop < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
   const here = () => ({ values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
   function visit(stop, as = { answered: false, past: {} }) { // afresh, or as it was left
     const { tab, values: moved } = tour[stop], stays = tab === model.get("tab"), place = root.getBoundingClientRect();
-    if (model.get("stop") < 0) kept = past, model.set("before", here());
+    if (model.get("stop") < 0) [kept, pins] = [past, pinned], model.set("before", here());
+    pinned = {}; // a stop is compared with its own question
     ({ answered, asked, past, ahead = {} } = as);
     [parted, aim] = [undefined, answered ? "Next" : "Show answer"];
     forget();
@@ -279,7 +280,8 @@ function render({ model, el }) {
     const title = "t, from the first image (0) to the last (1)", out = make("output");
     const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title, "aria-label": "t" });
     const toggle = button("Play", "Play or pause", () => { playing = !playing; ticked = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
-    slide.addEventListener("input", () => { t = Number(slide.value); keep(); });
+    slide.addEventListener("pointerdown", () => { playing = false; keep(); }); // the hand has it
+    slide.addEventListener("input", () => { [t, playing] = [Number(slide.value), false]; keep(); });
     const show = () => {
       if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
       const near = [Math.floor, Math.ceil].map((way) => way(Number((t * (frames - 1)).toFixed(2)))); // on the way from one to the next
@@ -292,7 +294,7 @@ function render({ model, el }) {
   }
   // The kernel hears of it with the next change of something else.
   const keep = () => { set({ t: Number(t.toFixed(3)) }, model.get("tab"), true); shows.forEach((show) => show()); };
-  const rest = () => playing && (keep(), model.save_changes()); // the time at which a walk stands, for the kernel
+  const rest = () => "t" in values() && (keep(), model.save_changes()); // the time at which a walk stands, for the kernel
   function tick(now) {
     if (!playing || !root.isConnected || !shows.length) return (playing = false);
     t += (onward * (now - ticked)) / 1000 / shows[0].seconds;

@@ -1,9 +1,9 @@
 """What the tabs share: values of controls, a picture drawn in the background, the same picture without a page."""
 
-import itertools
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +137,15 @@ class Tab:
 
         def write() -> None:
             try:
-                names = (Path(f"nice_{self.name}_{n}.png").absolute() for n in itertools.count(1))
-                path = next(name for name in names if not name.exists())
-                figure = as_figure(getattr(self.explorer.page, self.name)["scenes"], t)
+                path = next(p for n in count(1) if not (p := Path(f"nice_{self.name}_{n}.png").absolute()).exists())
+                with torch.no_grad():
+                    figure = as_figure(self.scenes(chosen, values, self.draw), values.get("t", 0))
                 write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=160))
                 self.tell(said=f"saved {path.name} beside the notebook, in {path.parent}")
             except Exception as error:  # the folder has gone, or is full
                 self.tell(said=f"not saved: {error}")
 
-        t = self.values.get("t", 0)
+        values, chosen = dict(self.values), self.explorer.chosen
         self.explorer.worker.submit(("save", self.drawn), write)
 
 
