@@ -74,7 +74,7 @@ function render({ model, el }) {
   function answer({ tab, values: moved, then, press, models = 1 }) { // of the stop's own picture, whatever was played with meanwhile
     const { t: _, ...own } = { ...defaults(tabs[tab]), ...moved }, change = { ...own, ...then };
     [answered, aim, playing, shown.since] = [true, "Next", false, 0]; // what stands there is what the answer is compared with
-    model.set("chosen", model.get("models").slice(0, models));
+    if (models > 1) model.set("chosen", model.get("models").slice(0, models)); // else those that were switched on stay
     remember(change);
     set(change);
     if (press) act(press);
