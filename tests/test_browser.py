@@ -769,6 +769,14 @@ def test_answers_speak_of_their_own_picture(explorer):
     explorer.tab("Layers")
     explorer.root.locator(".view .tile").nth(3).click()
     assert explorer.root.locator(".time output").inner_text() == "image: layer 3"
+    whole = {}  # x is shown with 0 as the middle grey, and handed over as the image that it is
+    for at in (0, 11):
+        explorer.tab("Layers")
+        explorer.root.locator(".view .tile").nth(at).click()
+        explorer.root.locator(".hand").get_by_role("button", name="Likelihood").click()
+        explorer.settle()
+        whole[at] = float(explorer.said().split(" nats")[0].replace(",", ""))
+    assert whole[0] == 2267.9 and whole[11] > 1500, f"another image than the one that was clicked: {whole}"
     explorer.tab("Likelihood")
     was = explorer.said()
     explorer.root.locator(".pad canvas").click(button="right", position={"x": 5, "y": 5})
@@ -836,8 +844,9 @@ def test_a_broad_pen_a_shared_gallery_and_a_cross(explorer):
     ink = {}
     explorer.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     for pen in ("Pen", "Bold"):
-        explorer.button("Clear the pad").click()
         explorer.button(pen).click()
+        explorer.button("Clear the pad").click()
+        assert explorer.button(pen).get_attribute("aria-pressed") == "true", "Clear takes the pen away"
         explorer.changes(lambda: explorer.root.get_by_role("application").click(position={"x": 90, "y": 90}))
         explorer.button("Copy as code").click()
         explorer.page.get_by_text("copied: ").wait_for()

@@ -254,7 +254,8 @@ function render({ model, el }) {
     const bytes = bytesOf(panel.data), each = [...Array(panel.count).keys()].map((i) => bytes.slice(i * size, (i + 1) * size));
     const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to ${panel.states && panel.captions[i] !== "x" ? "go there" : "hand it to another tab"}`;
     const goTo = (i) => { [t, playing] = [i / (panel.count - 1), false]; keep(); }; // a state is no image: its greys stand for other numbers
-    const give = (i, from) => panel.states && panel.captions[i] !== "x" ? goTo(i) : offer(encode(each[i]), from);
+    const image = (i) => (i ? encode(each[i].map((v) => Math.max(0, 2 * (v - 128)))) : values().image); // of a state the middle grey is 0
+    const give = (i, from) => panel.states && panel.captions[i] !== "x" ? goTo(i) : offer(panel.states ? image(i) : encode(each[i]), from);
     const tiles = each.map((image, i) => tile(image, label(i), (from) => give(i, from), captions(panel)[i]));
     return rove(make("div", { class: "tiles", style: `--columns: ${panel.columns}`, role: "group", "aria-label": panel.title }, ...tiles), panel.columns);
   }

@@ -212,7 +212,7 @@ function pad(side, tip, brush, changed, empty, frame) {
     button(name, tips[name], () => { tool = name; press(); }));
   const press = () => tools.forEach((b) => b.setAttribute("aria-pressed", b.textContent === tool));
   const clear = button("Clear the pad", "Start with an empty, black pad, straight and clean, and the pen in its middle", () => {
-    [tool, pen] = ["Pen", { x: side / 2, y: side / 2 }];
+    [tool, pen] = [tool === "Bold" ? tool : "Pen", { x: side / 2, y: side / 2 }];
     press();
     canvas.focus();
     empty();
