@@ -308,9 +308,7 @@ def inpaint(explorer):
     stands = explorer.page.get_by_text("of 3000").inner_text().split()[1]
     assert stands != "3000"
     explorer.button("Copy as code").click()  # a line that runs to the end, and says so
-    explorer.page.get_by_text(
-        re.compile(f"copied: .*  # to step 3000; the page stands at step {stands}$|characters")
-    ).wait_for()
+    explorer.page.get_by_text(re.compile(f"^copied: .*# to step 3000; the page stands at step {stands}$")).wait_for()
 
 
 def compare_and_tour(explorer):

@@ -9,7 +9,8 @@ function render({ model, el }) {
   const values = (tab = model.get("tab")) => model.get("values")[tab];
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
-  let shown = {}, pinned = {}, past = {}, ahead = {}, kept = {}, pins = {}; // the newest picture, and the last that stood for a while; each tab's picture kept to compare with; each tab's values for Undo, and for its undoing
+  let shown = {}, pinned = {}; // the newest picture, and the last that stood for a while; each tab's that is kept to compare with
+  let past = {}, ahead = {}, kept = {}, pins = {}; // each tab's values for Undo, and for its undoing; during a tour: past and pinned as they were
   let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
@@ -25,11 +26,11 @@ function render({ model, el }) {
   }
   const move = (change) => (remember(change), set(change));
   const replace = (change, tab) => (remember(change, tab), forget(), set(change, tab));
-  const back = (event) => (event.ctrlKey || event.metaKey) && "zy".includes(event.key.toLowerCase());
-  const ours = (event) => !(event.ctrlKey || event.metaKey) || back(event); // Ctrl S, say, is the notebook's
+  const undoes = (event) => (event.ctrlKey || event.metaKey) && "zy".includes(event.key.toLowerCase());
+  const ours = (event) => !(event.ctrlKey || event.metaKey) || undoes(event); // Ctrl S, say, is the notebook's
   function keys(event) { // no plain key of the notebook's is meant in here
     if (ours(event)) event.stopPropagation();
-    if (!back(event)) return;
+    if (!undoes(event)) return;
     event.preventDefault();
     const field = event.target.type === "number" && event.target; // which else keeps what is typed
     if (field) field.blur();
@@ -122,8 +123,8 @@ function render({ model, el }) {
     const [x, y] = [Math.min(box.left, innerWidth - width - 8), box.bottom + height > innerHeight ? box.top - height - 3 : box.bottom + 3];
     handed.style.cssText = `left: ${Math.max(0, x) / zoom}px; top: ${Math.max(0, y) / zoom}px`;
     handed.querySelector("button").focus({ preventScroll: true });
-    const gone = () => handed.isConnected && handed.hidePopover(); // its image goes; not for the scroll that brought it here
-    setTimeout(() => document.addEventListener("scroll", gone, { capture: true, once: true }), 200);
+    const away = () => handed.isConnected && handed.hidePopover(); // its image goes; not for the scroll that brought it here
+    setTimeout(() => document.addEventListener("scroll", away, { capture: true, once: true }), 200);
   }
 
   function tile(value, label, act, caption = "") {
@@ -138,13 +139,13 @@ function render({ model, el }) {
       const pick = (number) => (from) => (tabs[model.get("tab")].takes ? take(number, model.get("tab")) : offer(number, from));
       box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
-      at.textContent = `${page + 1} to ${((page + rows - 1) % longest) + 1} of ${longest}`;
+      at.textContent = longest <= rows ? "" : `${page + 1} to ${((page + rows - 1) % longest) + 1} of ${longest}`;
       mark();
     }
     const mark = (used = [values()[tabs[model.get("tab")].takes]].flat()) =>
       box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", used.includes(b.number)));
     const at = make("span");
-    const turn = (by) => () => { page = (page + by + longest) % longest; fill(); };
+    const turn = (by) => () => { page = (((page + by) % longest) + longest) % longest; fill(); } /* never below 0, however few there are */;
     const more = button("More digits", "The next three of each class", turn(rows)), less = button("Back", "The three before", turn(-rows));
     fill();
     rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
@@ -338,9 +339,9 @@ function render({ model, el }) {
   function before(picture) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
     if (rests && shown.picture !== picture) shown = { ...shown, was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
-    const tour = model.get("stop") >= 0; // whose answers are compared with the question
-    if (rests && tour) asked ??= picture;
-    return Object.fromEntries(((pinned[model.get("tab")] || (tour && asked) || shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
+    const touring = model.get("stop") >= 0; // its answers are compared with the question
+    if (rests && touring) asked ??= picture;
+    return Object.fromEntries(((pinned[model.get("tab")] || (touring && asked) || shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
   }
   const nats = (text) => Number((/-?[0-9,.]+(?= nats)/.exec(text) || ["NaN"])[0].replaceAll(",", ""));
   function more(before, now) {
