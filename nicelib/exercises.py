@@ -27,12 +27,13 @@ def check(what: str, answer: Any, test: Callable[[Any], Any], hint: str) -> None
         except Exception as error:  # an answer may be anything: say what it led to, without the long traceback
             inside = ", ".join(dict.fromkeys(type(part).__name__ for part in plain)) if isinstance(plain, list) else ""
             kind = f", an answer of type {type(answer).__name__}" + f" ({inside})" * bool(inside)
-            pythons = f", {type(error).__name__}: {error}" if callable(answer) else " does not fit the question"
+            fits = " does not fit the question" + ": give the function itself" * ("not callable" in str(error))
+            pythons = f", {type(error).__name__}: {error}" if callable(answer) else fits
             said = f": {error}" if isinstance(error, ValueError) else pythons  # a test raises one to say what is asked
             why = f"{kind * (not callable(answer))}{said}" if why is None else why
     dots = _open(plain) or ... in getattr(getattr(answer, "__code__", None), "co_consts", ())  # a function's own dots
-    said = f"not yet{why}. Hint: {hint}"
-    print(f"{what}:", "your turn. Replace the dots, then run this cell again." if dots else said)
+    said = "your turn. Replace the dots, then run this cell again." if dots else f"not yet{why}. Hint: {hint}"
+    print(f"{what}: {said}")
 
 
 def _plain(answer: Any) -> Any:

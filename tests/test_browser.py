@@ -327,7 +327,7 @@ def compare_and_tour(explorer):
         asked, before = say.inner_text(), explorer.drawn()
         assert stop.get_attribute("aria-pressed") == "true" and "?" in asked and say.locator("b").count() == 0
         explorer.button("Show answer").click()
-        told = say.locator("b").inner_text()
+        told = say.locator("b").text_content()  # of a run it is seen at its end
         assert told not in asked and say.get_by_role("button", name="Show answer").count() == 0
         explorer.settle()
         said.append((told, explorer.drawn() != before))
@@ -521,8 +521,16 @@ def test_jupyters_own_keys_and_the_menu(explorer, lab):
         explorer.page.keyboard.press(key)
     assert explorer.page.locator(".jp-Cell").count() == cells, "a plain key reaches the notebook"
     hand = explorer.root.locator(".hand")
+    for tiles in (".view .tile", ".gallery .tile"):
+        for tile in (
+            explorer.root.locator(tiles).nth(at) for at in (1, 8)
+        ):  # no second click to close the first's menu
+            tile.click()
+            assert hand.is_visible()
+            menu, group = hand.bounding_box(), tile.locator("..").bounding_box()
+            beside = menu["x"] >= group["x"] + group["width"] or menu["y"] >= group["y"] + group["height"]
+            assert beside, f"the menu {menu} covers other images of {tiles}"
     explorer.root.locator(".view .tile").first.click()
-    assert hand.is_visible()
     explorer.page.set_viewport_size({"width": 1280, "height": 420})
     for end in ("false", "true"):
         explorer.page.wait_for_timeout(400)
@@ -580,6 +588,9 @@ def test_a_question_does_not_show_its_answer(explorer):
     seen = "s => getComputedStyle(document.querySelector(`.nice ${s}`)).visibility"
     tour = explorer.root.get_by_role("group", name="A tour").get_by_role("button")
     kept = {2: ".view .tile", 3: ".view .tile", 8: ".field canvas"}
+    largest = (
+        "Math.max(...[...document.querySelectorAll('.nice .view canvas')].map((c) => c.getBoundingClientRect().width))"
+    )
     for stop in range(13):
         tour.nth(stop).click()
         explorer.settle()
@@ -588,15 +599,14 @@ def test_a_question_does_not_show_its_answer(explorer):
         if stop == 8:
             pen = explorer.button("Pen").get_attribute("aria-pressed")
             assert pen == "true", "the eraser is still in hand at the next stop"
-        for hidden in {2, 3} & {stop}:
-            assert not explorer.root.locator(kept[hidden]).first.is_visible(), stop
-        if stop == 8:
-            assert explorer.page.evaluate(seen, kept[stop]) == "hidden"
+        for hidden in {2, 3, 8} & {stop}:
+            assert explorer.page.evaluate(seen, kept[hidden]) == "hidden", stop
         for label, here in (("k kept", stop != 5), ("rank", stop != 4)):
             if stop in (4, 5):  # what has no part in the question is not there
                 assert explorer.control(label).is_visible() == here, f"stop {stop + 1}: {label}"
         assert explorer.root.locator(".line").first.is_visible() == (stop != 4)
         place = explorer.root.locator(".view").bounding_box()["y"]
+        wide = explorer.page.evaluate(largest)
         if stop == 2:
             clip = "getComputedStyle(document.querySelector('.nice .play svg')).clipPath"
             closed = explorer.page.evaluate(clip)
@@ -606,6 +616,8 @@ def test_a_question_does_not_show_its_answer(explorer):
         explorer.settle()
         moved = explorer.root.locator(".view").bounding_box()["y"] - place
         assert moved == 0, f"stop {stop + 1}: the answer moves the picture by {moved} pixels"
+        now = explorer.page.evaluate(largest)
+        assert stop == 12 or now > 0.98 * wide, f"stop {stop + 1}: the answer shrinks its image from {wide} to {now}"
         for shown in {2, 3, 8} & {stop}:
             assert explorer.page.evaluate(seen, kept[shown]) == "visible", stop
         explorer.page.wait_for_timeout(100)
@@ -642,6 +654,37 @@ def test_large_is_larger(explorer):
             explorer.button("Leave large").click()
             explorer.until("() => !document.fullscreenElement", "it does not come back")
         explorer.changes(lambda: explorer.button("one logistic a pixel").click())
+
+
+def test_t_by_hand_is_undone(explorer):
+    """One pull is one step, by pointer or keys, and so is a click on a layer's image."""
+    undo, slide = explorer.button("Undo"), explorer.root.locator(".time input")
+    explorer.tab("Code space")
+    assert undo.is_disabled()
+    box = slide.bounding_box()
+    slide.click(position={"x": 0.8 * box["width"], "y": box["height"] / 2})
+    pulled = float(slide.input_value())
+    slide.press("End")
+    for then in (pulled, 0.5):
+        undo.click()
+        assert abs(float(slide.input_value()) - then) < 0.002, f"Undo goes to t = {slide.input_value()}, not {then}"
+    assert undo.is_disabled()
+    explorer.tab("Layers")
+    explorer.root.get_by_role("button", name=re.compile("image 3: layer 2")).first.click()
+    undo.click()
+    assert float(slide.input_value()) == 0 and undo.is_disabled()
+
+
+def test_the_answer_of_a_run_waits_for_its_end(explorer):
+    told = "getComputedStyle(document.querySelector('.nice .say b')).visibility"
+    explorer.root.get_by_role("group", name="A tour").get_by_role("button").nth(11).click()
+    explorer.settle()
+    explorer.button("Show answer").click()
+    assert explorer.page.evaluate(told) == "hidden", "it tells the end before the run has begun"
+    explorer.page.get_by_text(re.compile("^step [1-9][0-9]* of 200:")).wait_for()
+    assert "step 200" in line(explorer) or explorer.page.evaluate(told) == "hidden"
+    explorer.page.get_by_text("step 200 of 200:").wait_for()
+    explorer.until(f"() => {told} === 'visible'", "the run has ended, and no answer")
 
 
 def test_undo_gives_back_all_values_of_its_tab(explorer):
@@ -1188,7 +1231,7 @@ def test_a_page_without_its_kernel_says_so(explorer, lab):
         os.kill(kernel, signal.SIGSTOP)
         try:
             explorer.press("temperature", "ArrowLeft")
-            explorer.root.get_by_text("No answer yet. Does another cell run?").wait_for(timeout=3000)
+            explorer.root.get_by_text("The picture waits for the kernel").wait_for(timeout=3000)
         finally:
             os.kill(kernel, signal.SIGCONT)
         explorer.settle()

@@ -73,9 +73,8 @@ class SampleExplorer(Shown):
             self.side, self.worker = math.isqrt(self.digits.shape[1]), Worker()
             self._runs: dict[int, Any] = {}  # of inpainting, put aside while a tour is on
             self._codes: dict[str, tuple[Tensor, Tensor]] = {}
-            self.sample, self.code_space, self.layers = Sample(self), CodeSpace(self), Layers(self)
-            self.spectrum, self.likelihood, self.inpainting = Spectrum(self), Likelihood(self), Inpainting(self)
-            tabs = (self.sample, self.code_space, self.layers, self.spectrum, self.likelihood, self.inpainting)
+            tabs = Sample(self), CodeSpace(self), Layers(self), Spectrum(self), Likelihood(self), Inpainting(self)
+            self.sample, self.code_space, self.layers, self.spectrum, self.likelihood, self.inpainting = tabs
             self.tabs: dict[str, Tab] = {tab.name: tab for tab in tabs}
             self.page = Page(
                 side=self.side,
@@ -133,8 +132,7 @@ class SampleExplorer(Shown):
             self.inpainting.stop()
             self.worker.close()
             self._close()
-            self.models, self.shipped, self.digits = {}, None, self.digits[:0]
-            self._codes.clear()
+            self.models, self.shipped, self.digits, self._codes = {}, None, self.digits[:0], {}
 
     def _changed(self, _: object = None) -> None:
         tab = self.tabs[self.page.tab]

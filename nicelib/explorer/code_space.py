@@ -37,7 +37,7 @@ class CodeSpace(Tab):
         chosen = places[::STEPS], walk["code_nats"][::STEPS], GREY
         lines = [line(*chosen, "straight, digit to digit", dash=True), line(*chosen, dots=True)]
         lines += [line(places, walk[f"{p}_nats"], c, f"between {ends}", dash=d, follow=True) for p, ends, c, d in pair]
-        tracks = {f"between the {ends}": walk[path] for path, ends, _, _ in pair}
+        tracks = {ends: walk[path] for path, ends, _, _ in pair}
         name = {n: f"a{'n' * (c[:1] == '8')} {c or 'digit'}" for c, ns in self.explorer.page.classes for n in ns}
         names = [(i / legs, name.get(image, "an image")) for i, image in enumerate(chain)]
         player = play(tracks, chart("log-likelihood (nats)", lines, "t", xticks=names))
@@ -45,4 +45,4 @@ class CodeSpace(Tab):
         rows = [(0.5, [player])] + [(0.2, [images(title, x[few])]) for title, x in tracks.items()]
         at = round(t * STEPS * legs)  # the page keeps the numbers at its own t
         now = [f'<b class="now">{walk[p + "_nats"][at]:,.1f}</b> nats' for p, *_ in pair]
-        return rows, f'at t = <b class="now">{t:.2f}</b>: {now[0]} between the codes, {now[1]} between the pixels'
+        return rows, f'at t = <b class="now">{t:.2f}</b>: {now[0]} between codes, {now[1]} between pixels'

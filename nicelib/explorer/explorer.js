@@ -78,7 +78,7 @@ function render({ model, el }) {
     if (models > 1) model.set("chosen", model.get("models").slice(0, models)); // else those that were switched on stay
     remember(change);
     set(change);
-    if (press) act(press);
+    if (press) act(press), (view.dataset.runs = true); // the answer waits for its end
     heads();
     shows.forEach((show) => show());
   }
@@ -115,12 +115,13 @@ function render({ model, el }) {
     const image = make("span", { class: "thumb", title: nameOf(value) }, paint(make("canvas"), pixelsOf(value)));
     const others = Object.values(tabs).filter((tab) => tab.takes && tab.takes !== "chain" && tab.name !== model.get("tab"));
     const walk = [["start", "Where the walk begins"], ["end", "Where the walk ends"], ["add a stop", "One more stop of the walk"]];
-    handed.replaceChildren(image, "use it in ", ...others.map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name)),
-      " or in Code space: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot)));
-    const box = from.getBoundingClientRect(), zoom = root.style.zoom || 1;
-    handed.showPopover();
-    const { width, height } = handed.getBoundingClientRect();
-    const [x, y] = [Math.min(box.left, innerWidth - width - 8), box.bottom + height > innerHeight ? box.top - height - 3 : box.bottom + 3];
+    handed.replaceChildren(image, make("span", {}, "use it in ", ...others.map((tab) => to(tab.title, `Use it in ${tab.title}`, tab.name))),
+      make("span", {}, "or in Code space: ", ...walk.map(([slot, tip]) => to(slot, tip, "code_space", slot))));
+    const box = from.getBoundingClientRect(), group = from.parentNode.getBoundingClientRect(), zoom = root.style.zoom || 1;
+    handed.showPopover(); // no neighbour of the image lies under it: one more click takes another
+    const { width, height } = handed.getBoundingClientRect(), aside = view.contains(from) && group.right + width + 8 < innerWidth;
+    const below = group.bottom + height + 8 < innerHeight ? group.bottom + 4 : group.top - height - 4;
+    const [x, y] = aside ? [group.right + 4, Math.min(box.top, innerHeight - height - 8)] : [Math.min(box.left, innerWidth - width - 8), below];
     handed.style.cssText = `left: ${Math.max(0, x) / zoom}px; top: ${Math.max(0, y) / zoom}px`;
     handed.querySelector("button").focus({ preventScroll: true });
     const away = () => handed.isConnected && handed.hidePopover(); // its image goes; not for the scroll that brought it here
@@ -254,7 +255,7 @@ function render({ model, el }) {
   function imagesOf(panel) {
     const bytes = bytesOf(panel.data), each = [...Array(panel.count).keys()].map((i) => bytes.slice(i * size, (i + 1) * size));
     const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to ${panel.states && panel.captions[i] !== "x" ? "go there" : "hand it to another tab"}`;
-    const goTo = (i) => { [t, playing] = [i / (panel.count - 1), false]; keep(); }; // a state is no image: its greys stand for other numbers
+    const goTo = (i) => { const from = t; [t, playing] = [i / (panel.count - 1), false]; went(from); }; // a state is no image: its greys stand for other numbers
     const image = (i) => (i ? encode(each[i].map((v) => Math.max(0, 2 * (v - 128)))) : values().image); // of a state the middle grey is 0
     const give = (i, from) => panel.states && panel.captions[i] !== "x" ? goTo(i) : offer(panel.states ? image(i) : encode(each[i]), from);
     const tiles = each.map((image, i) => tile(image, label(i), (from) => give(i, from), captions(panel)[i]));
@@ -282,7 +283,9 @@ function render({ model, el }) {
     const title = "t, from the first image (0) to the last (1)", out = make("output");
     const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title, "aria-label": "t" });
     const toggle = button("Play", "Play or pause", () => { playing = !playing; ticked = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
-    slide.addEventListener("pointerdown", () => { playing = false; keep(); }); // the hand has it
+    let from;
+    for (const name of ["pointerdown", "keydown"]) slide.addEventListener(name, () => { [playing, from] = [false, t]; keep(); }); // the hand has it
+    slide.addEventListener("change", () => { went(from); from = t; });
     slide.addEventListener("input", () => { [t, playing] = [Number(slide.value), false]; keep(); });
     const show = () => {
       if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
@@ -294,6 +297,7 @@ function render({ model, el }) {
     shows.unshift(show);
     return make("div", { class: "time" }, toggle, slide, out);
   }
+  const went = (from) => { if (from !== t) (ahead[model.get("tab")] = []), (past[model.get("tab")] ??= []).push({ t: Number(from.toFixed(3)) }); keep(); };
   // The kernel hears of it with the next change of something else.
   const keep = () => { set({ t: Number(t.toFixed(3)) }, model.get("tab"), true); shows.forEach((show) => show()); };
   const rest = () => "t" in values() && (keep(), model.save_changes()); // the time at which a walk stands, for the kernel
@@ -318,7 +322,7 @@ function render({ model, el }) {
     const busy = !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]);
     view.setAttribute("aria-busy", busy);
     if (!busy) late = clearTimeout(late), dead() || ((gone = ""), report());
-    else late ??= setTimeout(() => lost("No answer yet. Does another cell run? Then the picture follows. Was the kernel restarted? Then run this explorer's cell again, or reload the page."), 2000);
+    else late ??= setTimeout(() => lost("The picture waits for the kernel, which runs another cell: it follows by itself, and what you do meanwhile is kept. (If the kernel was restarted, run this explorer's cell again, or reload the page.)"), 1500);
   }
   const noKernel = "No kernel. Was it restarted? Then run this explorer's cell again.", dead = () => gone === noKernel; // the surer of the two
   const lost = (why) => ((gone = dead() ? gone : why), report());
@@ -379,6 +383,7 @@ function render({ model, el }) {
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
     view.dataset.drawn = picture.drawn;
     report();
+    view.dataset.runs = Boolean(picture.running);
     left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
     shows.forEach((show) => show());
     kind = JSON.stringify([name, scenes.map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])))]);
@@ -406,23 +411,21 @@ function render({ model, el }) {
       model.save_changes();
     }, { "aria-pressed": chosen.includes(one) }));
     top.replaceChildren(
-      make("div", { class: "tours" },
-        rove(make("div", { class: "buttons tour", role: "group", "aria-label": "A tour" }, ...(stops.length ? [make("span", {}, "Tour")] : []), ...stops), 1),
-        ...(resume.length ? [make("div", { class: "buttons" }, ...resume)] : [])),
+      rove(make("div", { class: "buttons tour", role: "group", "aria-label": "A tour" }, ...(stops.length ? [make("span", {}, "Tour")] : []), ...stops), 1),
       rove(make("div", { class: "tabs", role: "tablist" }, ...bar), 1),
       make("div", { class: "buttons models", role: "group", "aria-label": "Models" }, ...(models.length > 1 ? [make("span", {}, "Models"), ...models] : [])),
     );
     root.dataset.hides = stop < 0 ? "" : `${(!answered && tour[stop].hides) || ""} ${tour[stop].spares || ""}`; // until the answer; in all
-    const told = make("span", {}), go = make("span", { class: "go" });
-    told.innerHTML = stop < 0 ? tabs[name].look_for : `${stop + 1} of ${tour.length}. ${tour[stop].ask} `;
+    const told = make("span", {}), go = make("span", { class: "go" }, ...resume);
+    told.innerHTML = stop < 0 ? tabs[name].look_for : `${stop + 1} of ${tour.length}. ${tour[stop].ask}`;
     say.replaceChildren(told, go);
     if (stop >= 0) {
-      told.append(make(answered ? "b" : "i", {}, tour[stop].say)); // its place is kept
+      say.append(make(answered ? "b" : "i", {}, tour[stop].say)); // its place is kept
       go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop]), { class: answered && "given" })); // as is its button's
       if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", (event) => event.detail < 2 && visit(stop + 1)) /* a double click goes one stop on */);
       go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }
-    const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say button:not(.given), [aria-selected=true]"));
+    const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say button:not(.given, .again), [aria-selected=true]"));
     if (was) (all.find((b) => b.textContent === words) || here).focus({ preventScroll: true });
     aim = "";
     sized();

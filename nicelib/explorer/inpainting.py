@@ -50,17 +50,16 @@ class Inpainting(Tab):
     def start(self) -> None:
         """Begin afresh with the controls as they are."""
         values, chosen = self.checked(self.values), self.explorer.chosen
-        with self._turn:
-            self._run += 1
-            self.running, self.nats = True, {name: [] for name in chosen}
-            runs = {m: self._pictures(self._run, self.nats[name], m, **values) for name, m in chosen.items()}
-            self._next(self._run, values, chosen, runs)
+        if self.hidden(values["part"]).any():  # else there is nothing to climb
+            with self._turn:
+                self._run, self.running, self.nats = self._run + 1, True, {name: [] for name in chosen}
+                runs = {m: self._pictures(self._run, self.nats[name], m, **values) for name, m in chosen.items()}
+                self._next(self._run, values, chosen, runs)
 
     def stop(self) -> None:
         """Leave the picture as it is; nothing happens when no run is under way."""
         with self._turn:
-            self._run += 1
-            self.running = False
+            self._run, self.running = self._run + 1, False
 
     def draw(self, model: NICE, **values: Any) -> Drawing:
         of, drawing = self.kept.get(id(model), (values, None))

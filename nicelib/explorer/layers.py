@@ -23,11 +23,12 @@ class Layers(Tab):
         lines = [line(places, size, BLUE, "the image", follow=True)]
         lines.append(line(places[::-1], code_size, ORANGE, "the code, from z to x", follow=True))
         curve = chart("size of its values (RMS)", lines, "after layer", (0, len(names) - 1), log="y", xticks=ticks)
-        rows = [(0.46, [play(seen, curve, names)])]
-        for (title, shown), captions in zip(seen.items(), (names, names[::-1]), strict=True):
-            rows.append((0.23, [images(title, shown, captions=captions) | {"states": True}]))
+        strip = [
+            images(to, x, captions=names[:: 1 - 2 * i]) | {"states": True} for i, (to, x) in enumerate(seen.items())
+        ]
         couplings = ", ".join(f"{value:.3f}" for value in size[:-1])
-        return rows, f"size of the image's values, from x to the last coupling: <b>{couplings}</b>; z: {size[-1]:.2f}"
+        text = f"size of the image's values, from x to the last coupling: <b>{couplings}</b>; z: {size[-1]:.2f}"
+        return [(0.46, [play(seen, curve, names)]), (0.23, strip)], text
 
 
 def shades(values: torch.Tensor) -> torch.Tensor:

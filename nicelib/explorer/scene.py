@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.colors import Colormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -26,8 +27,7 @@ def images(title: str, x: Tensor, columns: int = 0, captions: Sequence[str] = ()
     pixels = (quantise(x) if x.is_floating_point() else x).cpu()
     count, columns = len(pixels), columns or len(pixels)
     panel = {"kind": "images", "title": title, "side": math.isqrt(pixels.shape[1]), "count": count, "columns": columns}
-    panel["width"] = columns / -(-count // columns)
-    return panel | {"data": pixels.numpy().tobytes(), "captions": list(captions)}
+    return panel | {"data": pixels.numpy().tobytes(), "captions": [*captions], "width": columns / -(-count // columns)}
 
 
 #: less is blue, more is orange, and nothing is clear, on a white page and on a dark one
@@ -42,7 +42,8 @@ def field(title: str, values: Tensor, norm: Any, colours: Colormap, unit: str, *
     rgba = colours(norm(values.numpy()), bytes=True)
     scale = colours(np.linspace(0, 1, 33), bytes=True).tolist()
     panel = {"kind": "field", "title": title, "side": side, "width": 1.0, "data": rgba.tobytes(), "unit": unit}
-    named = [(float(norm(v)), f"{round(v, 2):,g}") for v in (norm.vmin, *marks, norm.vmax)]
+    below = "≤ " * (values.min().item() < norm.vmin)
+    named = [(float(norm(v)), f"{below * (v == norm.vmin)}{round(v, 2):,g}") for v in (norm.vmin, *marks, norm.vmax)]
     return panel | {"marks": named, "values": values.numpy().tobytes(), "scale": scale}
 
 
@@ -137,17 +138,18 @@ def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
             for at, panel in zip(places, panels, strict=True):
                 ax = part.add_subplot(at)
                 ax.set_title(panel["title"], fontsize=10)
-                few = panel.get("xticks", [])[:: 2 if len(scenes) > 1 else 1]
-                draw = _draw_chart if panel["kind"] == "chart" else _draw_image
-                draw(ax, panel | {"xticks": few, "room": 60 // len(scenes)})
+                more = {"xticks": panel.get("xticks", [])[:: min(len(scenes), 2)], "room": 60 // len(scenes)}
+                (_draw_chart if panel["kind"] == "chart" else _draw_image)(ax, panel | more)
     return figure
 
 
 def _rows(scene: dict[str, Any], t: float, narrow: bool) -> list[Row]:
-    """The rows as they stand at time t; if narrow, curves come below their images."""
+    """The rows as they stand at time t; if narrow, curves come below their images, and long rows below each other."""
     rows = [(share, [p for panel in panels for p in _stills(panel, t)]) for share, panels in scene["rows"]]
     parts = [(s, [p for p in row if (p["kind"] == "chart") == curves], curves) for s, row in rows for curves in (0, 1)]
-    return [(min(share, 0.42 if curves else 0.75), row) for share, row, curves in parts if row] if narrow else rows
+    lines = [(min(share, 0.42) if curves else share, row) for share, row, curves in parts if row]
+    cut = [(s, [row] if sum(p["width"] for p in row) < 8 else [[p] for p in row]) for s, row in lines]  # two strips
+    return [(share, row) for share, parts in cut for row in parts] if narrow else rows
 
 
 def _stills(panel: Panel, t: float) -> list[Panel]:
@@ -178,7 +180,8 @@ def _draw_image(ax: Any, panel: Panel) -> None:
         top, left = i // columns * (side + gap), i % columns * (side + 2)
         sheet[top : top + side, left : left + side] = image
         for caption in panel["captions"][i : i + 1]:
-            ax.text(left + side / 2, top + side, caption, ha="center", va="top", fontsize=6)
+            ax.text(left + side / 2, top + side, caption, ha="center", va="top", fontsize=6 if columns > 6 else 8)
+        ax.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="0.6", lw=0.5, clip_on=False))
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=255)
 
 
@@ -189,7 +192,7 @@ def _draw_chart(ax: Any, panel: Panel) -> None:
             ax.fill_between(x, y, panel["y"][0], color=colour, alpha=0.4, lw=0, label=label)
         else:
             style = "o" if curve.get("dots") else "--" if curve.get("dash") else "-"
-            ax.plot(x, y, style, color=colour, lw=1.5, ms=5, label=label)
+            ax.plot(x, y, style, color=colour, lw=1.5, ms=5, label=label, clip_on=style != "o")
     ax.set(xlim=panel["x"], ylim=panel["y"], xlabel=panel["xlabel"])
     for axis in ("x", "y"):
         places, names = zip(*panel[f"{axis}ticks"], strict=True) if panel[f"{axis}ticks"] else ((), ())

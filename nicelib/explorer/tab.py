@@ -32,8 +32,7 @@ class Tab:
         self.error: BaseException | None = None
         self.drawn = 0  # pictures so far
         self.asked: Any = None  # what the newest of them is of
-        self.words = {"takes": "", "actions": [], **TABS[self.name], "name": self.name}
-        self.controls = self.table()
+        self.words, self.controls = {"takes": "", "actions": [], **TABS[self.name], "name": self.name}, self.table()
 
     def table(self) -> dict[str, Control]:
         """The controls by name."""
@@ -92,8 +91,7 @@ class Tab:
             with torch.no_grad():
                 picture = {"scenes": draw(), "said": "", "of": of, "drawn": self.drawn + 1}  # all differ: all are sent
             setattr(page, self.name, picture | {"running": running})
-            self.error = None
-            self.drawn += 1
+            self.error, self.drawn = None, self.drawn + 1
         except BaseException as error:  # nobody above this thread would see it
             self.error = error
             with suppress(Exception):
@@ -125,7 +123,7 @@ class Tab:
 
     def _still(self, values: dict[str, Any]) -> tuple[list[dict[str, Any]], float]:
         every = {name: self.controls[name]["value"] for name in self.values}
-        names = values.pop("models", list(self.explorer.models)[:1])
+        names = [n] if isinstance(n := values.pop("models", list(self.explorer.models)[:1]), str) else n
         if not names or not set(names) <= set(self.explorer.models):
             raise InputError(f"models = {names!r}; expected some of {', '.join(self.explorer.models)}")
         values, models = every | self.checked(values), {name: self.explorer.models[name] for name in names}
@@ -152,11 +150,11 @@ class Tab:
 def gauge(explorer: Any, model: NICE, length: Tensor, colour: str, label: str) -> Panel:
     """Histograms of |z|, of 1,000 draws from the prior and of the real digits, with the lengths (N,) of some codes."""
     draws = model.prior.sample((1000, model.dim), torch.Generator().manual_seed(0)).norm(dim=1)
-    at = [m * draws.mean().item() for m in (0.1, 0.4, 1, 2, 5, 16, 50)]  # whatever the digits: one scale for all models
+    at = [float(f"{m * draws.mean():.0e}") for m in (0.1, 0.4, 1, 2, 5, 16, 50)]  # one scale for all models
     digits, low, high = explorer.held_out(model)[1], at[0], at[-1]
     bins = torch.logspace(math.log10(low), math.log10(high), 50)
     lines = [histogram(digits, bins, GREY, "real digits"), histogram(draws, bins, BLUE, "the prior's draws")]
     own = upright(length[0].item(), colour, label, low, high)
     lines.append(histogram(length, bins, colour, label) | {"fill": False} if len(length) > 1 else own)
-    ticks = [(math.log10(v), f"{'≤ ' * (v == low)}{'≥ ' * (v == high)}{v:,.0f}") for v in at]
+    ticks = [(math.log10(v), f"{'≤ ' * (v == low)}{'≥ ' * (v == high)}{v:,.6g}") for v in at]
     return chart("code length |z|", lines, "|z| (log); each scaled to its peak", (low, high), 0, log="x", xticks=ticks)
