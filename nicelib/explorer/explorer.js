@@ -228,8 +228,9 @@ function render({ model, el }) {
     try { model.send(content); } catch { lost(noKernel); }
   }
   const pin = (name = model.get("tab")) => { pinned[name] = pinned[name] ? undefined : model.get(name); updates.forEach((update) => update()); draw(); };
-  const act = (action) => action === "keep" ? pin() : typeof action === "string" ? (rest(), tell(""), send({ do: action }))
+  const act = (action) => action === "keep" ? pin() : typeof action === "string" ? (rest(), tell(""), send({ do: action }), action === "start" && stops(true))
     : move(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, (values()[name] + by) % (tabs[model.get("tab")].controls[name].high + 1)])));
+  const stops = (can) => left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !can));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
     rest();
@@ -384,7 +385,7 @@ function render({ model, el }) {
     view.dataset.drawn = picture.drawn;
     report();
     view.dataset.runs = Boolean(picture.running);
-    left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !picture.running));
+    stops(picture.running);
     shows.forEach((show) => show());
     kind = JSON.stringify([name, scenes.map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])))]);
     sized();
