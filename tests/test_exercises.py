@@ -115,7 +115,7 @@ def explorers_exercise():
     cells = nbformat.read(ROOT / "notebooks" / "07_sample_explorer.ipynb", 4).cells
     explorer = SampleExplorer()
     names = {"torch": torch, "analysis": analysis, "check": check, "model": explorer.model}
-    names |= {"digits": explorer.digits, "noisy": explorer.noisy}
+    names |= {"digits": explorer.digits, "noisy": explorer.noisy, "device": torch.device("cpu")}
     exec(next(cell.source for cell in cells if cell.source.startswith("def pair(")), names)  # both others use it
 
     def judge(number, answer, dots="...", instead="answer"):
@@ -146,7 +146,7 @@ def test_exercise_1_of_the_explorer_says_which_is_too_high(answer, said, explore
     assert capsys.readouterr().out.startswith(f"Exercise 1: {said}")
 
 
-def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, explorers_exercise, capsys):
+def test_exercise_3_of_the_explorer_takes_pixels_alone(all_cores, explorers_exercise, capsys):
     """Numbers from 0 to 255; whatever is no grey level is told so, and not rounded or wrapped to one."""
     corner = torch.eye(784)[0]
     row, column = torch.meshgrid(torch.arange(28) + 0.5, torch.arange(28) + 0.5, indexing="ij")
@@ -164,31 +164,43 @@ def test_exercise_2_of_the_explorer_takes_pixels_alone(all_cores, explorers_exer
         *(
             (
                 bad * corner,
-                "not yet, an answer of type Tensor (float): expected 784 whole numbers, from 0 to 255",
+                f"not yet, an answer of type Tensor (float): 784 numbers, {bad:g} among them; expected 784, whole",
             )
             for bad in (264, -248, 8.5, 0.03)
         ),
         ("a dot", "not yet, an answer of type str does not fit the question. Hint"),
     ):
-        explorers_exercise(2, image)
+        explorers_exercise(3, image)
         judged = capsys.readouterr().out
-        assert judged.startswith(f"Exercise 2: {said}"), judged
+        assert judged.startswith(f"Exercise 3: {said}"), judged
 
 
-def test_exercise_3_of_the_explorer_says_which_scanner_is_not_found(explorers_exercise, capsys):
-    """And that a sign is wrong; the shifts themselves are not given away."""
+def test_exercise_4_of_the_explorer_says_which_scanner_is_not_found(explorers_exercise, capsys):
+    """And that it is the wrong way round; the turns themselves are not given away."""
 
     def seen(*found):  # one answer for each scanner
         answers = iter(found)
-        explorers_exercise(3, lambda scans: next(answers), "return ...", "return answer(scans)")
-        return capsys.readouterr().out.removeprefix("Exercise 3: ")
+        explorers_exercise(4, lambda scans: next(answers), "return ...", "return answer(scans)")
+        return capsys.readouterr().out.removeprefix("Exercise 4: ")
 
-    assert seen((2, -3), [3, -1]) == seen(torch.tensor([2, -3]), (3.0, -1)) == "right.\n"
-    first, second = "scanner 1: -2 right and 3 down, a sign is wrong", "scanner 2: -3 right and 1 down, a sign is wrong"
-    assert seen((-2, 3), (-3, 1)).startswith(f"not yet: {first}; {second}. Hint: What")
-    assert seen((2, -3), (-3, 1)).startswith(f"not yet: {second}. Hint")
-    assert seen((-3, 2), (3, -1)).startswith(
-        "not yet: scanner 1: -3 right and 2 down, not what it does. Hint"
-    )  # swapped
-    assert seen((2, -3), (0, -1)).startswith("not yet: scanner 2: 0 right and -1 down, not what it does. Hint")
-    assert seen(3, 3).startswith("not yet: expected two numbers, right and down. Hint")  # of the function
+    assert seen(270, 180) == seen(torch.tensor(270), 180.0) == "right.\n"
+    first, second = "scanner 1: 90 degrees, the wrong way round", "scanner 2: 90 degrees, not what it does"
+    assert seen(90, 90).startswith(f"not yet: {first}; {second}. Hint: Which")
+    assert seen(90, 180).startswith(f"not yet: {first}. Hint")
+    for odd in (0, None, "90", (90,)):
+        assert seen(odd, 90).startswith(f"not yet: {odd}: expected 90, 180 or 270, as a number. Hint"), odd
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (("more", 2797), "right."),
+        (("fewer", 2800.0), "not yet: fewer: what does a term gain when its z becomes 0. Hint"),
+        (("more", 0), "not yet: 0 nats at k = 0. Hint"),
+        ((True, 2797), "not yet, an answer of type tuple (bool, int): True: expected the word more, or fewer. Hint"),
+        ((2797, "more"), "not yet, an answer of type tuple (int, str): 2797: expected the word more, or fewer. Hint"),
+    ],
+)
+def test_exercise_2_of_the_explorer_asks_for_a_word_and_a_number(answer, said, explorers_exercise, capsys):
+    explorers_exercise(2, answer, "(change, nats_at_0)")
+    assert capsys.readouterr().out.startswith(f"Exercise 2: {said}")

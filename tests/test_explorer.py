@@ -468,7 +468,7 @@ def test_inpainting_runs_to_its_end(explorer):
     assert figure.axes[2].get_title() == "4 tries, after 400 steps"
     for rule, count in (("paper", 1), ("preconditioned", 2)):  # the paper's never comes within 1,000 nats
         titles = [ax.get_title() for ax in tab.figure(rule=rule, steps=50).axes[3:]]
-        assert len(titles) == count and titles[0] == "log p in nats (log)", titles
+        assert len(titles) == count and titles[0] == "log p, squeezed below", titles
 
 
 def test_inpainting_stops_when_told_and_when_told_twice(explorer):

@@ -235,6 +235,25 @@ def test_a_cell_run_again_frees_what_it_showed(cells, alive):
     assert counts[-1] == counts[0]  # widgets too
 
 
+def test_the_page_knows_its_name_in_the_notebook():
+    """For "Copy as code": the line of one explorer must not draw another's picture."""
+    make = "SampleExplorer(NICE(dim=16, mid_dim=4, hidden=1), digits)"
+    cells = f"explorer = {make}", f"mine = {make}\nmine", "[mine._repr_mimebundle_(), mine.page.called][1]", make
+    script = CELLS.format(cells=[*cells, "unnamed = _.page.called; print('NAMES', mine.page.called, unnamed)"])
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "NAMES mine your_explorer" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_was_saved_outlives_the_next_picture_of_a_run(settled):
+    tab = settled.inpainting
+    settled.page.tab = "inpainting"
+    settled.settle()
+    tab.tell(said="saved")
+    for running, said in ((True, "saved"), (False, "")):
+        tab.put(lambda: [], None, running=running)
+        assert settled.page.inpainting["said"] == said
+
+
 class Failing:
     """The next ``times`` updates of the page fail, as in a kernel that finds no message to answer in this thread."""
 

@@ -72,7 +72,7 @@ class SampleExplorer(Shown):
             self.digits = digits.cpu()
             self.side, self.worker = math.isqrt(self.digits.shape[1]), Worker()
             self._runs: dict[int, Any] = {}  # of inpainting, put aside while a tour is on
-            self._codes: dict[str, tuple[Tensor, Tensor]] = {}
+            self._codes: dict[int, tuple[Tensor, Tensor]] = {}
             tabs = Sample(self), CodeSpace(self), Layers(self), Spectrum(self), Likelihood(self), Inpainting(self)
             self.sample, self.code_space, self.layers, self.spectrum, self.likelihood, self.inpainting = tabs
             self.tabs: dict[str, Tab] = {tab.name: tab for tab in tabs}
@@ -87,6 +87,7 @@ class SampleExplorer(Shown):
                 values={tab.name: {name: c["value"] for name, c in tab.controls.items()} for tab in tabs},
                 tab="sample",
             )
+        self.page.comm._reply_subshell_for = None  # or ipykernel 7.4 lets the page wait for the cell that runs
         self.page.observe(weak(self._changed), ["values", "chosen", "tab"])
         self.page.observe(weak(self._toured), "stop")
         self.page.on_msg(weak(self._message))
@@ -116,11 +117,10 @@ class SampleExplorer(Shown):
     @torch.no_grad()
     def held_out(self, model: NICE) -> tuple[Tensor, Tensor]:
         """Of each of the digits log p in nats and ``|z|``, the length of its code: (N,), (N,); measured once a model."""
-        name = next(name for name, one in self.models.items() if one is model)
-        if name not in self._codes:
+        if id(model) not in self._codes:
             z, log_det = model(self.noisy(self.digits, model))
-            self._codes[name] = (model.prior.log_prob(z).sum(1) + log_det).cpu(), z.norm(dim=1).cpu()
-        return self._codes[name]
+            self._codes[id(model)] = (model.prior.log_prob(z).sum(1) + log_det).cpu(), z.norm(dim=1).cpu()
+        return self._codes[id(model)]
 
     def settle(self) -> None:
         """Wait until everything asked for is drawn."""
@@ -183,8 +183,7 @@ def _classes(count: int, labels: Tensor | None) -> list[tuple[str, list[int]]]:
 
 def _tour(digits: Tensor) -> list[dict[str, Any]]:
     """The tour of tabs.toml, for the 500 digits of ``mnist-sample``."""
-    speck = digits[370].clone()
-    speck[0] = 40  # of 255: a dark grey
+    speck = digits[370].index_fill(0, torch.tensor(0), 40)  # of 255: a dark grey, in the corner
     bold = torch.max_pool2d(digits[400].view(1, 28, 28).float(), 2, 1, 1)[:, :28, :28]  # each stroke is a pixel broader
     made = {"empty": 0 * speck, "speck": speck, "bold": bold.byte().flatten()}
     filled = lambda moved: {k: text_of(made[v]) if v in [*made] else v for k, v in moved.items()}  # noqa: E731

@@ -26,10 +26,18 @@ function render({ model, el }) {
   }
   const move = (change) => (remember(change), set(change));
   const replace = (change, tab) => (remember(change, tab), forget(), set(change, tab));
+  function choose(chosen, tab = model.get("tab")) { // which models stand side by side
+    if (same(chosen, model.get("chosen"))) return;
+    (ahead[tab] = []), (past[tab] ??= []).push({ chosen: model.get("chosen") });
+    model.set({ chosen });
+    model.save_changes();
+  }
   const undoes = (event) => (event.ctrlKey || event.metaKey) && "zy".includes(event.key.toLowerCase());
-  const ours = (event) => !(event.ctrlKey || event.metaKey) || undoes(event); // Ctrl S, say, is the notebook's
+  const ours = (event) => undoes(event) || !(event.ctrlKey || event.metaKey || (event.shiftKey && event.key === "Enter")); // Ctrl S, say, is the notebook's
   function keys(event) { // no plain key of the notebook's is meant in here
     if (ours(event)) event.stopPropagation();
+    const clicker = document.fullscreenElement === root && { PageDown: 1, PageUp: -1 }[event.key], stop = model.get("stop");
+    if (clicker) event.preventDefault(), clicker < 0 || stop < 0 ? visit(Math.max(0, stop + clicker)) : say.querySelector(".on:not(.given)")?.click();
     if (!undoes(event)) return;
     event.preventDefault();
     const field = event.target.type === "number" && event.target; // which else keeps what is typed
@@ -39,16 +47,18 @@ function render({ model, el }) {
   }
   const shortcuts = (event) => root.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
   function step(from, to, tab = model.get("tab")) {
-    const change = from[tab]?.pop();
-    if (!change) return;
-    (to[tab] ??= []).push(Object.fromEntries(Object.keys(change).map((name) => [name, values()[name]])));
+    const entry = from[tab]?.pop();
+    if (!entry) return;
+    const { chosen, ...change } = entry, now = Object.fromEntries(Object.keys(change).map((name) => [name, values()[name]]));
+    (to[tab] ??= []).push({ ...now, ...(chosen && { chosen: model.get("chosen") }) });
     forget();
+    if (chosen) model.set({ chosen });
     set(change);
   }
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
     const stop = model.get("stop");
-    if (stop >= 0) forget(), (parted = tab && { stop, answered, asked, past, stood: here() }), ([past, ahead, pinned] = [kept, {}, pins]); // where it can be taken up again
+    if (stop >= 0) forget(), (parted = { stop, answered, asked, past, stood: here() }), ([past, ahead, pinned] = [kept, {}, pins]); // where it can be taken up again
     model.set({ ...(stop < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
@@ -69,16 +79,17 @@ function render({ model, el }) {
   function anew() {
     const tab = model.get("tab");
     [playing, answered] = [false, false];
+    if (model.get("stop") >= 0) choose(model.get("models").slice(0, 1));
     replace({ ...defaults(tabs[tab]), ...(tour[model.get("stop")] || {}).values });
     heads();
   }
   function answer({ tab, values: moved, then, press, models = 1 }) { // of the stop's own picture, whatever was played with meanwhile
     const { t: _, ...own } = { ...defaults(tabs[tab]), ...moved }, change = { ...own, ...then };
     [answered, aim, playing, shown.since] = [true, "Next", false, 0]; // what stands there is what the answer is compared with
-    if (models > 1) model.set("chosen", model.get("models").slice(0, models)); // else those that were switched on stay
-    remember(change);
+    if (models > 1) choose(model.get("models").slice(0, models)); // else those that were switched on stay
+    const played = remember(change);
     set(change);
-    if (press) act(press), (view.dataset.runs = true); // the answer waits for its end
+    if (press && (played || /press Start/.test(view.textContent))) act(press), (view.dataset.runs = true); // the answer waits for its end
     heads();
     shows.forEach((show) => show());
   }
@@ -90,7 +101,13 @@ function render({ model, el }) {
   try { old = JSON.parse(sessionStorage.getItem(shelf)); } catch { /* this page may keep nothing */ }
   if (old && (same(old, state()) || !same(names(old), names(state())))) old = null;
   const store = () => { try { sessionStorage.setItem(shelf, JSON.stringify(state())); } catch { /* as above */ } };
-  const restore = () => { const then = old; old = null; model.set(then); model.save_changes(); heads(); };
+  function restore() { // what was made since then is there to come back in its turn
+    const then = old, made = [past, kept].some((each) => Object.values(each).some((steps) => steps.length));
+    old = made ? structuredClone(state()) : null;
+    model.set(then);
+    model.save_changes();
+    heads();
+  }
 
   // An image that was clicked: the tab takes it, or it is handed to another.
   function take(value, tab, slot) {
@@ -130,14 +147,14 @@ function render({ model, el }) {
 
   function tile(value, label, act, caption = "") {
     const bytes = value instanceof Uint8Array ? value : pixelsOf(value);
-    return make("button", { type: "button", class: "tile", title: label, "aria-label": label, onclick: (event) => act(event.currentTarget) }, paint(make("canvas"), bytes), caption);
+    return make("button", { type: "button", class: "tile", title: label, "aria-label": label, onclick: (event) => act(event.currentTarget, event.detail > 1) }, paint(make("canvas"), bytes), caption);
   }
   function gallery() {
     const classes = model.get("classes"), longest = Math.max(...classes.map(([, numbers]) => numbers.length)), rows = 3;
     const box = make("div", { class: "tiles", style: `--columns: ${classes.length}`, role: "group", "aria-label": "Gallery of real digits" });
     function fill() {
       const shown = [...Array(rows).keys()].flatMap((row) => classes.map(([, numbers]) => numbers[(page + row) % numbers.length]));
-      const pick = (number) => (from) => (tabs[model.get("tab")].takes ? take(number, model.get("tab")) : offer(number, from));
+      const pick = (number) => (from, again) => tabs[model.get("tab")].takes ? again || take(number, model.get("tab")) : offer(number, from); // a double click takes it once
       box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
       at.textContent = longest <= rows ? "" : `${page + 1} to ${((page + rows - 1) % longest) + 1} of ${longest}`;
@@ -194,7 +211,7 @@ function render({ model, el }) {
       set(change);
     });
     input.addEventListener("change", () => {
-      if (number && Number(entered || NaN) !== values()[name]) tell(`${spec.label} = ${entered || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}`);
+      if (number && Number(entered || NaN) !== values()[name]) tell(`${spec.label} = ${entered || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}; taken: ${values()[name]}`);
       if (number) input.value = values()[name]; // what is drawn
     });
     update((value) => {
@@ -239,7 +256,7 @@ function render({ model, el }) {
     if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
     const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
     const [, step, last] = /step (\d+) of (\d+)/.exec(model.get(tab.name).scenes?.[0].text) || [];
-    const comment = step === last ? "" : `  # to step ${last}; the page stands at step ${step}`, line = `explorer.${tab.name}.show(${words.join(", ")})${comment}`;
+    const comment = step === last ? "" : `  # to step ${last}; the page stands at step ${step}`, line = `${model.get("called")}.${tab.name}.show(${words.join(", ")})${comment}`;
     const done = await navigator.clipboard?.writeText(line).then(() => true, () => false);
     tell(done && line.length > 200 ? `copied: ${line.slice(0, 60)}… (${line.length} characters)${comment}` : `${done ? "copied" : "to be copied"}: ${line}`);
   }
@@ -283,7 +300,7 @@ function render({ model, el }) {
   function timeBar({ frames, names }) {
     const title = "t, from the first image (0) to the last (1)", out = make("output");
     const slide = make("input", { type: "range", min: 0, max: 1, step: 0.001, title, "aria-label": "t" });
-    const toggle = button("Play", "Play or pause", () => { playing = !playing; ticked = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
+    const toggle = button("Play", "Play or pause", (event) => { if (event.detail > 1) return; playing = !playing; ticked = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
     let from;
     for (const name of ["pointerdown", "keydown"]) slide.addEventListener(name, () => { [playing, from] = [false, t]; keep(); }); // the hand has it
     slide.addEventListener("change", () => { went(from); from = t; });
@@ -323,17 +340,18 @@ function render({ model, el }) {
     const busy = !same(model.get(name).of, [Object.fromEntries(loud), model.get("chosen")]);
     view.setAttribute("aria-busy", busy);
     if (!busy) late = clearTimeout(late), dead() || ((gone = ""), report());
-    else late ??= setTimeout(() => lost("The picture waits for the kernel, which runs another cell: it follows by itself, and what you do meanwhile is kept. (If the kernel was restarted, run this explorer's cell again, or reload the page.)"), 1500);
+    else late ??= setTimeout(() => lost("The picture waits for the kernel, which runs another cell: it follows by itself, and what you do meanwhile is kept. (If the kernel was restarted, run this explorer's cell again.)"), 2000);
   }
   const noKernel = "No kernel. Was it restarted? Then run this explorer's cell again.", dead = () => gone === noKernel; // the surer of the two
   const lost = (why) => ((gone = dead() ? gone : why), report());
   const tell = (words) => ((note = words), report());
   function report() {
-    said.textContent = gone || note || model.get(model.get("tab")).said || "";
+    const was = said.textContent, words = (said.textContent = [gone, note || model.get(model.get("tab")).said].filter(Boolean).join(" "));
     if (gone) right.prepend(said);
     else if (said.parentNode !== left) left.append(said); // beside what was pressed
     said.classList.toggle("missed", Boolean(gone));
     said.classList.toggle("warning", dead());
+    if (words && words !== was && !gone && root.contains(document.activeElement)) said.scrollIntoView({ block: "nearest" }); // below the edge of a small screen
   }
   function hold(on) { // what a stroke or a pull makes is compared with what stood there before it, however long it takes
     if (on && performance.now() - shown.since > 800) shown.was = shown.picture;
@@ -345,7 +363,7 @@ function render({ model, el }) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
     if (rests && shown.picture !== picture) shown = { ...shown, was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
     const touring = model.get("stop") >= 0; // its answers are compared with the question
-    if (rests && touring) asked ??= picture;
+    if (rests && touring && (!asked || same(asked.of[0], picture.of[0]))) asked = picture;
     return Object.fromEntries(((pinned[model.get("tab")] || (touring && asked) || shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
   }
   const nats = (text) => Number((/-?[0-9,.]+(?= nats)/.exec(text) || ["NaN"])[0].replaceAll(",", ""));
@@ -377,8 +395,7 @@ function render({ model, el }) {
       if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && name.remove(); // little room: once a picture
       return section;
     });
-    const field = scenes[0]?.rows.flatMap(([, row]) => row).find((panel) => panel.ring), { right: aside, down, turn, noise } = values();
-    if (beside.pad) beside.pad.mark(field && !aside && !down && !turn && !noise && !/map/.test(root.dataset.hides) ? apart(field.ring, side) : []);
+    rings();
     once.replaceChildren(...(scenes[0] ? scenes[0].rows : []).flatMap(([, row]) => row.filter(shared).map(panelOf)));
     view.replaceChildren(...(player ? [timeBar(player)] : []), ...sections);
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
@@ -390,10 +407,16 @@ function render({ model, el }) {
     kind = JSON.stringify([name, scenes.map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])))]);
     sized();
   }
+  function rings() { // on the pad too, where it shows what the model sees
+    const rows = (model.get(model.get("tab")).scenes || [{ rows: [] }])[0].rows, { right: aside, down, turn, noise } = values();
+    const field = rows.flatMap(([, row]) => row).find((panel) => panel.ring), straight = !aside && !down && !turn && !noise;
+    if (beside.pad) beside.pad.mark(field && straight && !/map/.test(root.dataset.hides) ? field.ring : []);
+  }
   // Anew where the picture's kind, or the room for it, is another.
   function sized() {
     const now = `${root.clientWidth} ${view.offsetTop} ${kind} ${root.dataset.hides}`;
-    if (now !== fitted) fit(root, right, left), (fitted = now);
+    const lines = [...view.querySelectorAll(".line")], level = (high) => lines.forEach((one) => (one.style.minHeight = high));
+    if (now !== fitted) level(""), level(`${Math.max(0, ...lines.map((one) => one.clientHeight))}px`), fit(root, right, left), (fitted = now); // of two models, pictures at one height
     thin(view);
   }
   // The words and buttons on top, made anew; whoever had the focus finds it where they go on, or where they were.
@@ -408,8 +431,7 @@ function render({ model, el }) {
       const now = model.get("models").filter((m) => (m === one) !== chosen.includes(m));
       tell(now.length ? "" : "one model stays on: switch on another first");
       if (!now.length) return;
-      model.set("chosen", now);
-      model.save_changes();
+      choose(now);
     }, { "aria-pressed": chosen.includes(one) }));
     top.replaceChildren(
       rove(make("div", { class: "buttons tour", role: "group", "aria-label": "A tour" }, ...(stops.length ? [make("span", {}, "Tour")] : []), ...stops), 1),
@@ -422,13 +444,14 @@ function render({ model, el }) {
     say.replaceChildren(told, go);
     if (stop >= 0) {
       say.append(make(answered ? "b" : "i", {}, tour[stop].say)); // its place is kept
-      go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop]), { class: answered && "given" })); // as is its button's
-      if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", (event) => event.detail < 2 && visit(stop + 1)) /* a double click goes one stop on */);
+      go.append(button("Show answer", "What is to be seen, and why", () => answer(tour[stop]), { class: answered ? "on given" : "on" })); // as is its button's
+      if (stop + 1 < tour.length) go.append(button("Next", "The next stop of the tour", (event) => event.detail < 2 && visit(stop + 1) /* a double click goes one stop on */, { class: "on" }));
       go.append(button("Leave the tour", "Everything as it was before the tour", () => open()));
     }
     const all = [say, top].flatMap((box) => [...box.querySelectorAll("button")]), here = all.find((b) => b.matches(".say button:not(.given, .again), [aria-selected=true]"));
     if (was) (all.find((b) => b.textContent === words) || here).focus({ preventScroll: true });
     aim = "";
+    rings();
     sized();
   }
   function build() {
@@ -461,13 +484,14 @@ function render({ model, el }) {
     if ("t" in values() && values().t !== t && !playing) t = values().t;
     shows.forEach((show) => show());
   }
-  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", wait], ["change:values change:tab change:chosen", store], ["comm_live_update", () => lost(noKernel)]];
+  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", () => (wait(), updates.forEach((update) => update()))], ["change:values change:tab change:chosen", store], ["comm_live_update", () => lost(noKernel)]];
   for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => ((gone = ""), name === model.get("tab") && draw())]);
   for (const [name, react] of events) model.on(name, react);
   const sizes = new ResizeObserver(() => sized());
   sizes.observe(view);
   const full = () => { // or no longer
     left.querySelector(".large").textContent = largeName();
+    if (document.fullscreenElement === root) (say.querySelector(".on:not(.given)") || top.querySelector("[aria-selected=true]")).focus();
     sized((fitted = ""));
   };
   for (const where of [window, root]) where.addEventListener(where === root ? "fullscreenchange" : "resize", full);

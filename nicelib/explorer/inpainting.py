@@ -26,8 +26,7 @@ class Inpainting(Tab):
         super().__init__(explorer)
         self.nats: dict[str, list[Tensor]] = {}  # of the tries, step by step, by model
         self.kept: dict[int, tuple[dict[str, Any], Drawing]] = {}  # each model's newest run: its controls and picture
-        self.running = False
-        self._run = 0  # the run that may go on; another number stops it
+        self.running, self._run = False, 0  # the run that may go on; another number stops it
         self._turn = threading.RLock()  # between a run's end and a hand that stops it or starts another
 
     def table(self) -> dict[str, Control]:
@@ -100,7 +99,7 @@ class Inpainting(Tab):
         real, noise = self.explorer.noisy(self.explorer.pixels(image), model), torch.Generator().manual_seed(seed)
         goal, whose = model.log_prob(real).item(), "your" if isinstance(image, str) else "the real"
         given = {"yours" if whose == "your" else "real": real.cpu(), "visible": torch.where(hidden, 0.5, real.cpu())}
-        for x, now in inpaint(model, real.expand(self.tries, -1), hidden, rule, steps, noise):
+        for x, now in inpaint(model, real.expand(self.tries, -1), hidden, rule, steps if hidden.any() else 1, noise):
             nats.append(now.cpu())
             if time.monotonic() > end or len(nats) > steps or run != self._run:
                 late = torch.stack(nats[-every:])
@@ -119,16 +118,16 @@ class Inpainting(Tab):
         top, sides = peak + 500, (torch.amax, torch.amin)[:every]  # of one step: alike
         at = [min(first, max(len(nats) - every, 0)) for first in range(0, len(nats), every)]  # the last is whole too
         ticks = [(-math.log10(top - v), f"{v:,}") for v in (-1_000_000, -100_000, -10_000, 0, 2000) if v < peak]
-        for title, low in (("log p in nats (log)", 0), ("the last 1,000 nats", peak - 700))[: 3 - len(sides)]:
+        for title, low in (("log p, squeezed below", 0), ("the last 1,000 nats", peak - 700))[: 3 - len(sides)]:
             y, level, ends = -(top - nats).clamp_min(10).log10(), -math.log10(top - goal), None
             if low:  # the paper's rule never comes near
                 y, level, ends = nats, goal, (low, low + 1000)  # what lies below it lies below the picture
-                title += "" if (nats > low).any() else ": not reached"
+                title += "" if (nats > low).any() else ": not yet reached"
             drawn = torch.cat([torch.stack([side(y[i : i + every], 0) for i in at], 1) for side in sides])
             names = {0: "the tries" if every == 1 else f"highest of every {every} steps", self.tries: "lowest"}
             lines = [line(at, y, (BLUE, ORANGE)[i // self.tries], names.get(i, "")) for i, y in enumerate(drawn)]
             lines.append(line([0, steps], [level, level], GREY, "the image itself", dash=True))
-            curves.append(chart(title, lines, "step", (0, steps), ends, **({} if ends else {"ticks": ticks})))
+            curves.append(chart(title, lines, "step", (0, steps), ends, own=goal, **({} if ends else {"ticks": ticks})))
         shown = [images(name, one) | {"given": True} for name, one in given.items()]
         shown.append(images(f"{self.tries} tries, after {step} step{'s' * (step != 1)}", x))
         return [(0.45, shown), (0.45, curves)]

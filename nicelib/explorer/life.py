@@ -33,6 +33,7 @@ class Page(anywidget.AnyWidget):
     tab = shared(traitlets.Unicode)
     stop = shared(traitlets.Int, -1)  # of the tour
     before = shared(traitlets.Dict)  # what the tour's end brings back
+    called = shared(traitlets.Unicode, "explorer")  # its name in the notebook
     sample, code_space, layers, spectrum, likelihood, inpainting = (shared(traitlets.Dict) for _ in range(6))
 
 
@@ -97,6 +98,7 @@ class Shown:
         if self.page.comm is None:  # closed
             return {"text/plain": repr(self)}
         if shell := get_ipython():
+            self.page.called = next((n for n, v in shell.user_ns.items() if v is self and n[0] != "_"), "your_explorer")
             parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
             cell = parent.get("metadata", {}).get("cellId") or shell.user_ns["In"][-1]
             run, shown = self._by_cell.get(cell, (0, []))

@@ -1,5 +1,6 @@
 """The tab "Likelihood": how likely is an image of your own?"""
 
+import math
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ class Likelihood(Tab):
         own, place, least = by_pixel.sum().item(), int(by_pixel.argmin()), by_pixel.min().item()
         even = SymLogNorm(6, linscale=1.5, vmin=-1000, vmax=6, clip=True)  # from -6 to 6; by powers of 10 below
         shown = field("nats a pixel gives", by_pixel, even, colormaps["viridis"], "nats", -6)
-        shown["ring"] = [int(i) for i in by_pixel.argsort()[:5] if by_pixel[i] < -100]
+        worst = [int(i) for i in by_pixel.argsort()[:5] if by_pixel[i] < -100]
+        near = lambda a, b: math.dist(divmod(a, self.side), divmod(b, self.side)) < 4  # noqa: E731
+        shown["ring"] = [a for n, a in enumerate(worst) if not any(near(a, b) for b in worst[:n])]
         rows = [(0.5, [images("what it sees", pixels) | {"given": True}, shown, self._others(model, nats, own)])]
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
         applied = ", ".join(f"{self.controls[name]['label']} {value:g}" for name, value in done.items() if value)

@@ -112,9 +112,6 @@ function fit(root, right, left) {
   root.style.setProperty("--h", `${(root.high = low)}px`);
 }
 
-// Of pixels beside each other the first alone: one ring for them all.
-const apart = (places, side) => places.filter((a, i) => !places.slice(0, i).some((b) => Math.hypot((a % side) - (b % side), Math.floor(a / side) - Math.floor(b / side)) < 4));
-
 // A map of numbers: colours, a scale below, and under the pointer the place and its number.
 function field(panel) {
   const { side } = panel, values = new Float32Array(bytesOf(panel.values).slice().buffer);
@@ -131,7 +128,7 @@ function field(panel) {
   const scale = make("div", { class: "scale" }, bar, ...panel.marks.map(([at, name]) => make("span", { class: "x", style: within(100 * at) }, at < 1 ? name : `${name} ${panel.unit}`)));
   const inside = (at) => Math.min(93.5, Math.max(6.5, (100 * (at + 0.5)) / side)); // the whole ring is on the map
   const ring = (at) => make("i", { class: "ring", style: `left: ${inside(at % side)}%; top: ${inside(Math.floor(at / side))}%` });
-  return make("div", {}, make("div", { class: "map" }, canvas, ...apart(panel.ring || [], side).map(ring)), scale, here);
+  return make("div", {}, make("div", { class: "map" }, canvas, ...(panel.ring || []).map(ring)), scale, here);
 }
 
 // A pad of side x side pixels: a soft pen, an eraser, and a brush that hides; by pointer, or arrow keys and space.

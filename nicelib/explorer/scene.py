@@ -54,10 +54,7 @@ def line(x: Any, y: Any, colour: str, label: str = "", **look: bool) -> dict[str
 
 
 def chart(title: str, lines: list[dict[str, Any]], xlabel: str, x: Any = None, y: Any = None, **axes: Any) -> Panel:
-    """Curves; x and y: the ends of the axes; y = 0: from 0, without numbers.
-
-    ``axes``: log="xy" names those with powers of 10; ticks, xticks: [(place, name)] of y and of x.
-    """
+    """Curves; x, y: the axes' ends (y = 0: from 0, no numbers); log="xy": powers of 10; ticks, xticks: [(place, name)]."""
     panel: Panel = {"kind": "chart", "title": title, "xlabel": xlabel, "width": 1.8, "lines": [dict(c) for c in lines]}
     for axis in axes.get("log", ""):
         for curve in panel["lines"]:
@@ -84,7 +81,7 @@ def _scale(panels: list[Panel]) -> None:
         every = [v for panel in panels for curve in panel["lines"] for v in curve[axis]]
         ends = (min(low for low, _ in each), max(high for _, high in each)) if ends else ends
         low, high = map(math.log10, ends) if ends and log else ends or (min(every) * (ends != 0), max(every))
-        room = 0.06 * (high - low) * (axis == "y" and not ends)
+        room = max(0.06 * (high - low), 0.5 * (ends is None and not log)) * (axis == "y" and not ends)
         low, high = low - room * (ends is None), max(high + room, low + 1e-6)
         at = [float(t) for t in MaxNLocator(4).tick_values(low, high)]
         if log:
@@ -159,9 +156,9 @@ def _stills(panel: Panel, t: float) -> list[Panel]:
     at, size = round(t * (panel["frames"] - 1)), panel["side"] ** 2
     frames = torch.frombuffer(bytearray(panel["data"]), dtype=torch.uint8).view(-1, panel["frames"], size)[:, at]
     stills = [images(title, x[None]) for title, x in zip(panel["tracks"], frames, strict=True)]
-    lines = panel["chart"]["lines"]
-    dots = [c | {"x": [c["x"][at]], "y": [c["y"][at]], "dots": True, "label": ""} for c in lines if c.get("follow")]
-    return [*stills, panel["chart"] | {"lines": [*lines, *dots]}]
+    moving = [curve for curve in panel["chart"]["lines"] if curve.get("follow")]
+    dots = [c | {"x": [c["x"][at]], "y": [c["y"][at]], "dots": True, "label": ""} for c in moving]
+    return [*stills, panel["chart"] | {"lines": [*panel["chart"]["lines"], *dots]}]
 
 
 def _draw_image(ax: Any, panel: Panel) -> None:

@@ -89,7 +89,8 @@ class Tab:
         page, picture = self.explorer.page, None
         try:
             with torch.no_grad():
-                picture = {"scenes": draw(), "said": "", "of": of, "drawn": self.drawn + 1}  # all differ: all are sent
+                said = getattr(page, self.name).get("said", "") if running else ""  # what was saved meanwhile, say
+                picture = {"scenes": draw(), "said": said, "of": of, "drawn": self.drawn + 1}  # all differ: all sent
             setattr(page, self.name, picture | {"running": running})
             self.error, self.drawn = None, self.drawn + 1
         except BaseException as error:  # nobody above this thread would see it
