@@ -723,6 +723,7 @@ def test_models_are_undone_and_a_stop_begins_with_one(explorer):
     explorer.changes(lambda: explorer.button("one logistic a pixel").click())
     explorer.changes(lambda: undo.click())
     assert sections.count() == 1 and undo.is_disabled()
+    explorer.tab("Spectrum")
     explorer.root.get_by_role("group", name="A tour").get_by_role("button").last.click()
     explorer.settle()
     assert explorer.root.locator(".view .chart").first.is_hidden(), "nine samples, and charts that nobody asked for"
@@ -731,6 +732,10 @@ def test_models_are_undone_and_a_stop_begins_with_one(explorer):
         explorer.until("() => document.querySelectorAll('.nice .view section').length === 2", "no second model")
         explorer.changes(lambda back=back: explorer.button(back).click())
         assert sections.count() == 1, f"{back} leaves the answer's model beside the question"
+    explorer.changes(lambda: explorer.button("one logistic a pixel").click())
+    explorer.button("Leave the tour").click()  # tab and models change at once
+    explorer.settle()
+    assert explorer.root.get_by_role("tab", selected=True).inner_text() == "Spectrum" and sections.count() == 1
 
 
 def test_a_clicker_leads_through_the_tour(explorer):

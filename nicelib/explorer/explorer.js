@@ -484,7 +484,7 @@ function render({ model, el }) {
     if ("t" in values() && values().t !== t && !playing) t = values().t;
     shows.forEach((show) => show());
   }
-  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", () => (wait(), updates.forEach((update) => update()))], ["change:values change:tab change:chosen", store], ["comm_live_update", () => lost(noKernel)]];
+  const events = [["change:tab", build], ["change:values", sync], ["change:chosen change:stop", heads], ["change:chosen", sync], ["change:values change:tab change:chosen", store], ["comm_live_update", () => lost(noKernel)]];
   for (const name of Object.keys(tabs)) events.push([`change:${name}`, () => ((gone = ""), name === model.get("tab") && draw())]);
   for (const [name, react] of events) model.on(name, react);
   const sizes = new ResizeObserver(() => sized());
