@@ -758,6 +758,20 @@ def test_a_clicker_leads_through_the_tour(explorer):
     explorer.button("Leave large").click()
 
 
+def test_the_gallery_turns_whole_pages(explorer):
+    more, back, at = explorer.button("More digits"), explorer.button("Back"), explorer.root.locator(".gallery > span")
+    for turn, stands in (
+        (more, "4 to 6"),
+        *[(more, "")] * 15,
+        (more, "1 to 3"),
+        (back, "48 to 50"),
+        (back, "46 to 48"),
+    ):
+        turn.click()
+        assert at.inner_text().startswith(stands), f"{at.inner_text()}; expected {stands}"
+    assert explorer.root.locator(".gallery .tile").last.get_attribute("title") == "a 9, number 497"
+
+
 def test_undo_gives_back_all_values_of_its_tab(explorer):
     undo, pad = explorer.button("Undo"), explorer.root.get_by_role("application")
     explorer.tab("Likelihood")

@@ -157,14 +157,17 @@ function render({ model, el }) {
       const pick = (number) => (from, again) => tabs[model.get("tab")].takes ? again || take(number, model.get("tab")) : offer(number, from); // a double click takes it once
       box.replaceChildren(...classes.map(([name]) => make("b", {}, name)), ...shown.map((number) => tile(number, nameOf(number), pick(number))));
       box.querySelectorAll("button").forEach((b, i) => { b.tabIndex = i ? -1 : 0; b.number = shown[i]; });
-      at.textContent = longest <= rows ? "" : `${page + 1} to ${((page + rows - 1) % longest) + 1} of ${longest}`;
+      at.textContent = longest <= rows ? "" : `${page + 1} to ${page + rows} of ${longest}`;
       mark();
     }
     const mark = (used = [values()[tabs[model.get("tab")].takes]].flat()) =>
       box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", used.includes(b.number)));
     const at = make("span");
-    const turn = (by) => () => { page = (((page + by) % longest) + longest) % longest; fill(); } /* never below 0, however few there are */;
-    const more = button("More digits", "The next three of each class", turn(rows)), less = button("Back", "The three before", turn(-rows));
+    const pages = Math.ceil(longest / rows), turn = (by) => () => { // the last page is a full one, however few there are
+      page = Math.max(0, Math.min(longest - rows, ((Math.ceil(page / rows) + by + pages) % pages) * rows));
+      fill();
+    };
+    const more = button("More digits", "The next three of each class", turn(1)), less = button("Back", "The three before", turn(-1));
     fill();
     rove(box, classes.length, (key) => key === "ArrowDown" && more.focus());
     more.addEventListener("keydown", (event) => event.key === "ArrowUp" && (event.preventDefault(), box.querySelector(`button:nth-last-child(${classes.length})`).focus()));
