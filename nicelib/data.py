@@ -31,12 +31,9 @@ from torch.nn.functional import one_hot
 from nicelib.bijection import check_generator, check_tensor
 from nicelib.errors import InputError, as_path, at_least, cause, one_of
 
-#: the data sets
-DATASETS = ("mnist", "fashion-mnist", "mnist-sample")
-#: how a set is split
-PROTOCOLS = ("paper", "notes", "reference")
-#: the parts of a set
-SPLITS = ("train", "validation", "test")
+DATASETS = ("mnist", "fashion-mnist", "mnist-sample")  #: the data sets
+PROTOCOLS = ("paper", "notes", "reference")  #: how a set is split
+SPLITS = ("train", "validation", "test")  #: the parts of a set
 SAMPLE = Path(__file__).parent / "digits" / "mnist_sample.png"
 
 

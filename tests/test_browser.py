@@ -694,6 +694,17 @@ def test_the_answer_of_a_run_waits_for_its_end(explorer):
     assert "step 200" in line(explorer) or explorer.page.evaluate(told) == "hidden"
     explorer.page.get_by_text("step 200 of 200:").wait_for()
     explorer.until(f"() => {told} === 'visible'", "the run has ended, and no answer")
+    explorer.button("Leave the tour").click()
+    explorer.button("Back to stop 12").click()
+    explorer.settle()
+    assert explorer.root.locator(".say b").count() == 0, "the answer over noise: its run is over"
+    explorer.changes(lambda: explorer.button("Show answer").click())
+    explorer.button("Stop").click()
+    explorer.page.get_by_text("press Start anew").wait_for()
+    assert explorer.page.evaluate(told) == "hidden", "the end of a run that was stopped before"
+    explorer.button("Leave the tour").click()
+    explorer.tab("Layers")
+    assert explorer.button("Back to stop 12").count() == 0, "the way back to a tour that was left stays for ever"
 
 
 def test_the_explorer_answers_while_another_cell_runs(lab, browser):

@@ -183,10 +183,10 @@ def test_exercise_4_of_the_explorer_says_which_scanner_is_not_found(explorers_ex
         explorers_exercise(4, lambda scans: next(answers), "return ...", "return answer(scans)")
         return capsys.readouterr().out.removeprefix("Exercise 4: ")
 
-    assert seen(270, 180) == seen(torch.tensor(270), 180.0) == "right.\n"
-    first, second = "scanner 1: 90 degrees, the wrong way round", "scanner 2: 90 degrees, not what it does"
-    assert seen(90, 90).startswith(f"not yet: {first}; {second}. Hint: Which")
-    assert seen(90, 180).startswith(f"not yet: {first}. Hint")
+    assert seen(270, 90) == seen(torch.tensor(270), 90.0) == "right.\n"
+    first, second = "scanner 1: 90 degrees, the wrong way round", "scanner 2: 180 degrees, not what it does"
+    assert seen(90, 180).startswith(f"not yet: {first}; {second}. Hint: Which")
+    assert seen(90, 90).startswith(f"not yet: {first}. Hint")
     for odd in (0, None, "90", (90,)):
         assert seen(odd, 90).startswith(f"not yet: {odd}: expected 90, 180 or 270, as a number. Hint"), odd
 
@@ -196,9 +196,11 @@ def test_exercise_4_of_the_explorer_says_which_scanner_is_not_found(explorers_ex
     [
         (("more", 2797), "right."),
         (("fewer", 2800.0), "not yet: fewer: what does a term gain when its z becomes 0. Hint"),
-        (("more", 0), "not yet: 0 nats at k = 0. Hint"),
-        ((True, 2797), "not yet, an answer of type tuple (bool, int): True: expected the word more, or fewer. Hint"),
-        ((2797, "more"), "not yet, an answer of type tuple (int, str): 2797: expected the word more, or fewer. Hint"),
+        (("More", "2797"), "right."),
+        (("more", 0), "not yet: 0 nats at k = 0, too few. Hint"),
+        (("more", 2900), "not yet: 2,900 nats at k = 0, too many. Hint"),
+        ((True, 2797), "not yet, an answer of type tuple (bool, int): 'true': expected the word more, or fewer. Hint"),
+        ((2797, "more"), "not yet, an answer of type tuple (int, str): '2797': expected the word more, or fewer. Hint"),
     ],
 )
 def test_exercise_2_of_the_explorer_asks_for_a_word_and_a_number(answer, said, explorers_exercise, capsys):

@@ -19,6 +19,7 @@ from nicelib.analysis import disturb, keep_widest, walks, widest_first
 from nicelib.checkpoints import read_header
 from nicelib.data import quantise
 from nicelib.explorer import SampleExplorer
+from nicelib.explorer import scene as scene_module
 from nicelib.explorer import tab as tab_module
 from nicelib.explorer.code_space import STEPS
 from nicelib.explorer.controls import pixels_of, text_of
@@ -495,6 +496,21 @@ def test_inpainting_stops_when_told_and_when_told_twice(explorer):
     tab.set(steps=50)
     click(explorer, "start")
     assert "step 50 of 50" in drawn(tab)["text"]
+
+
+def test_a_walk_stands_between_two_frames_too(explorer):
+    """The copied line and the PNG have the numbers of the page, which goes on smoothly from frame to frame."""
+    rows, _ = explorer.code_space.draw(explorer.model, [0, 1], 0.0)
+    (player,), t = rows[0][1], 3.4 / STEPS
+    nats = [np.interp(3.4, range(STEPS + 1), c["y"]) for c in player["chart"]["lines"] if c.get("follow")]
+    frames = np.frombuffer(player["data"], np.uint8).reshape(2, STEPS + 1, -1).astype(float)
+    drawn = scene_module._stills(player, t)
+    for still, track in zip(drawn, frames, strict=False):
+        apart = np.abs(np.frombuffer(still["data"], np.uint8) - (0.6 * track[3] + 0.4 * track[4])).max()
+        assert apart <= 0.51, f"{still['title']}: {apart} of 255"
+    assert [c["y"][0] for c in drawn[2]["lines"] if c.get("dots") and not c.get("dash")][-2:] == pytest.approx(nats)
+    text = plain({"text": explorer.code_space.draw(explorer.model, [0, 1], t)[1]})
+    assert all(f"{value:,.1f} nats" in text for value in nats), (text, nats)
 
 
 def test_with_nothing_hidden_no_run_begins(explorer):

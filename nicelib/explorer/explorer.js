@@ -33,11 +33,11 @@ function render({ model, el }) {
     model.save_changes();
   }
   const undoes = (event) => (event.ctrlKey || event.metaKey) && "zy".includes(event.key.toLowerCase());
-  const ours = (event) => undoes(event) || !(event.ctrlKey || event.metaKey || (event.shiftKey && event.key === "Enter")); // Ctrl S, say, is the notebook's
+  const ours = (event) => undoes(event) || !(event.ctrlKey || event.metaKey); // Ctrl S, say, is the notebook's
   function keys(event) { // no plain key of the notebook's is meant in here
     if (ours(event)) event.stopPropagation();
     const clicker = document.fullscreenElement === root && { PageDown: 1, PageUp: -1 }[event.key], stop = model.get("stop");
-    if (clicker) event.preventDefault(), clicker < 0 || stop < 0 ? visit(Math.max(0, stop + clicker)) : say.querySelector(".on:not(.given)")?.click();
+    if (clicker) event.preventDefault(), clicker < 0 || stop < 0 ? visit(Math.max(0, stop + clicker)) : (answered && view.dataset.runs === "true") || say.querySelector(".on:not(.given)")?.click();
     if (!undoes(event)) return;
     event.preventDefault();
     const field = event.target.type === "number" && event.target; // which else keeps what is typed
@@ -58,7 +58,8 @@ function render({ model, el }) {
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
     const stop = model.get("stop");
-    if (stop >= 0) forget(), (parted = { stop, answered, asked, past, stood: here() }), ([past, ahead, pinned] = [kept, {}, pins]); // where it can be taken up again
+    parted = stop < 0 ? (parted?.left ? undefined : parted) : { stop, answered, asked, past, stood: here(), left: !tab };
+    if (stop >= 0) forget(), ([past, ahead, pinned] = [kept, {}, pins]); // where it can be taken up again
     model.set({ ...(stop < 0 ? {} : model.get("before")), ...(tab ? { tab } : {}), stop: -1 });
     model.save_changes();
   }
@@ -68,7 +69,8 @@ function render({ model, el }) {
     if (model.get("stop") < 0) [kept, pins] = [past, pinned], model.set("before", here());
     pinned = {}; // a stop is compared with its own question
     ({ answered, asked, past, ahead = {} } = as);
-    [parted, aim] = [undefined, answered ? "Next" : "Show answer"];
+    [parted, aim, note] = [undefined, answered ? "Next" : "Show answer", ""];
+    if (tour[stop].press) answered = false; // its run is over
     forget();
     set({ ...defaults(tabs[tab]), ...moved }, tab, true);
     model.set({ tab, stop, chosen: model.get("models").slice(0, 1), ...as.stood });
@@ -89,7 +91,7 @@ function render({ model, el }) {
     if (models > 1) choose(model.get("models").slice(0, models)); // else those that were switched on stay
     const played = remember(change);
     set(change);
-    if (press && (played || /press Start/.test(view.textContent))) act(press), (view.dataset.runs = true); // the answer waits for its end
+    if (press && (played || /press Start/.test(view.textContent))) act(press), (view.dataset.runs = true);
     heads();
     shows.forEach((show) => show());
   }
@@ -259,7 +261,7 @@ function render({ model, el }) {
     if (!same(chosen, model.get("models").slice(0, 1))) changed.push(["models", chosen]);
     const words = await Promise.all(changed.map(async ([name, value]) => `${name}=${await short(value, (tab.controls[name] || { options: chosen }).options || [])}`));
     const [, step, last] = /step (\d+) of (\d+)/.exec(model.get(tab.name).scenes?.[0].text) || [];
-    const comment = step === last ? "" : `  # to step ${last}; the page stands at step ${step}`, line = `${model.get("called")}.${tab.name}.show(${words.join(", ")})${comment}`;
+    const comment = step === last ? "" : `  # to step ${last}; the page stands at step ${step}`, line = `${model.get("called") || "explorer"}.${tab.name}.show(${words.join(", ")})${comment}`;
     const done = await navigator.clipboard?.writeText(line).then(() => true, () => false);
     tell(done && line.length > 200 ? `copied: ${line.slice(0, 60)}… (${line.length} characters)${comment}` : `${done ? "copied" : "to be copied"}: ${line}`);
   }
@@ -395,7 +397,7 @@ function render({ model, el }) {
       const text = make("p", { class: "line", "aria-live": "polite" });
       text.innerHTML = last ? scene.text.replace("</b>", `</b> (${word()}: ${last}${more(last, scene.text)})`) : scene.text;
       const section = make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), text, ...nodes), told = new Set();
-      if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && name.remove(); // little room: once a picture
+      if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && !/^this/.test(name.textContent) && name.remove(); // little room: once a picture
       return section;
     });
     rings();
@@ -404,7 +406,7 @@ function render({ model, el }) {
     view.setAttribute("aria-label", `${tabs[name].title}: the picture`);
     view.dataset.drawn = picture.drawn;
     report();
-    view.dataset.runs = Boolean(picture.running);
+    view.dataset.runs = Boolean(picture.running || /press Start/.test(scenes[0]?.text)); // the answer waits for a run's end
     stops(picture.running);
     shows.forEach((show) => show());
     kind = JSON.stringify([name, scenes.map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])))]);
@@ -462,7 +464,7 @@ function render({ model, el }) {
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z; Ctrl Shift Z brings it back", () => step(past, ahead), { class: "undo" }], ["Reset", "All controls of this tab as they were, or as this stop of the tour has them", anew], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], [largeName(), "Fill the screen, for a classroom; press it again, or Escape, to come back", large, { class: "large" }]];
+    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z; Ctrl Shift Z brings it back", () => step(past, ahead), { class: "undo" }], ["Reset", "All controls of this tab as they were, or as this stop of the tour has them", anew], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], [largeName(), "Fill the screen, for a classroom: PageDown and PageUp, a clicker's keys, then lead through the tour; Escape comes back", large, { class: "large" }]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))), said);

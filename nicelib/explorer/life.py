@@ -30,10 +30,9 @@ class Page(anywidget.AnyWidget):
     classes = shared(traitlets.List)  # of the gallery: [its name, numbers of its digits]
     tabs, tour, models, chosen = (shared(traitlets.List) for _ in range(4))
     values = shared(traitlets.Dict)
-    tab = shared(traitlets.Unicode)
+    tab, called = (shared(traitlets.Unicode) for _ in range(2))  # called: its name in the notebook
     stop = shared(traitlets.Int, -1)  # of the tour
     before = shared(traitlets.Dict)  # what the tour's end brings back
-    called = shared(traitlets.Unicode, "explorer")  # its name in the notebook
     sample, code_space, layers, spectrum, likelihood, inpainting = (shared(traitlets.Dict) for _ in range(6))
 
 

@@ -153,11 +153,13 @@ def _stills(panel: Panel, t: float) -> list[Panel]:
     """A player as it stands at time t; any other panel as it is."""
     if panel["kind"] != "play":
         return [panel]
-    at, size = round(t * (panel["frames"] - 1)), panel["side"] ** 2
-    frames = torch.frombuffer(bytearray(panel["data"]), dtype=torch.uint8).view(-1, panel["frames"], size)[:, at]
-    stills = [images(title, x[None]) for title, x in zip(panel["tracks"], frames, strict=True)]
+    at, size, last = t * (panel["frames"] - 1), panel["side"] ** 2, panel["frames"] - 1
+    frames = torch.frombuffer(bytearray(panel["data"]), dtype=torch.uint8).view(-1, panel["frames"], size).float()
+    between = frames[:, int(at)].lerp(frames[:, min(int(at) + 1, last)], at % 1).round().byte()
+    stills = [images(title, x[None]) for title, x in zip(panel["tracks"], between, strict=True)]
     moving = [curve for curve in panel["chart"]["lines"] if curve.get("follow")]
-    dots = [c | {"x": [c["x"][at]], "y": [c["y"][at]], "dots": True, "label": ""} for c in moving]
+    there = lambda c: {v: [float(np.interp(at, range(last + 1), c[v]))] for v in "xy"}  # noqa: E731
+    dots = [c | there(c) | {"dots": True, "label": ""} for c in moving]
     return [*stills, panel["chart"] | {"lines": [*panel["chart"]["lines"], *dots]}]
 
 
