@@ -508,7 +508,8 @@ def test_a_walk_stands_between_two_frames_too(explorer):
     for still, track in zip(drawn, frames, strict=False):
         apart = np.abs(np.frombuffer(still["data"], np.uint8) - (0.6 * track[3] + 0.4 * track[4])).max()
         assert apart <= 0.51, f"{still['title']}: {apart} of 255"
-    assert [c["y"][0] for c in drawn[2]["lines"] if c.get("dots") and not c.get("dash")][-2:] == pytest.approx(nats)
+    dots = [c["y"][0] for c in drawn[2]["lines"] if c.get("dots") and c.get("follow")]
+    assert dots == pytest.approx(nats)
     text = plain({"text": explorer.code_space.draw(explorer.model, [0, 1], t)[1]})
     assert all(f"{value:,.1f} nats" in text for value in nats), (text, nats)
 
