@@ -361,7 +361,9 @@ def test_solutions_are_last_and_folded(path):
 def test_code_in_prose_can_be_imported():
     """What a reader copies out of a notebook's or the README's ```python block must at least find its names."""
     texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    blocks = [block for path in texts for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.S)]
+    blocks = [
+        block for path in texts for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
+    ]
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
