@@ -496,8 +496,10 @@ function render({ model, el }) {
   sizes.observe(view);
   const full = () => { // or no longer
     left.querySelector(".large").textContent = largeName();
-    if (document.fullscreenElement === root) (say.querySelector(".on:not(.given)") || top.querySelector("[aria-selected=true]")).focus();
     sized((fitted = ""));
+    if (document.fullscreenElement !== root) return root.removeAttribute("tabindex");
+    root.tabIndex = -1; // a click beside all buttons leaves the keys here
+    (say.querySelector(".on:not(.given)") || top.querySelector("[aria-selected=true]")).focus();
   };
   for (const where of [window, root]) where.addEventListener(where === root ? "fullscreenchange" : "resize", full);
   // Jupyter runs a cell by keys only if the focus is not held in here.
