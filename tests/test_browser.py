@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import ipykernel
+import jupyterlab
 import nbformat
 import pytest
 from conftest import ROOT
@@ -709,8 +710,8 @@ def test_the_answer_of_a_run_waits_for_its_end(explorer):
 
 def test_the_explorer_answers_while_another_cell_runs(lab, browser):
     """After "Run All" the page's messages go to the kernel's subshell, not behind the cells that wait."""
-    if ipykernel.version_info < (7, 0):
-        pytest.skip("no subshells before ipykernel 7")
+    if ipykernel.version_info < (7, 0) or jupyterlab.version_info < (4, 4):
+        pytest.skip("no subshells before ipykernel 7 and JupyterLab 4.4")
     book = nbformat.read(lab.folder / "cell.ipynb", 4)
     book.cells += [nbformat.v4.new_code_cell("import time\ntime.sleep(10)")] * 3
     nbformat.write(book, lab.folder / "busy.ipynb")
