@@ -18,10 +18,9 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
-import ipykernel
-import jupyterlab
 import nbformat
 import pytest
 from conftest import ROOT
@@ -710,7 +709,8 @@ def test_the_answer_of_a_run_waits_for_its_end(explorer):
 
 def test_the_explorer_answers_while_another_cell_runs(lab, browser):
     """After "Run All" the page's messages go to the kernel's subshell, not behind the cells that wait."""
-    if ipykernel.version_info < (7, 0) or jupyterlab.version_info < (4, 4):
+    has = {name: tuple(map(int, version(name).split(".")[:2])) for name in ("ipykernel", "jupyterlab")}
+    if has["ipykernel"] < (7, 0) or has["jupyterlab"] < (4, 4):
         pytest.skip("no subshells before ipykernel 7 and JupyterLab 4.4")
     book = nbformat.read(lab.folder / "cell.ipynb", 4)
     book.cells += [nbformat.v4.new_code_cell("import time\ntime.sleep(10)")] * 3
