@@ -537,13 +537,72 @@ def test_a_run_that_no_longer_fits_the_controls_says_so(explorer):
     assert drawn(tab)["text"].endswith("changed: press Start anew</b>") and "your image has" in drawn(tab)["text"]
     click(explorer, "start")
     assert "press Start" not in drawn(tab)["text"]
-    tab.stop()
-    tab.kept = {
-        key: ({**of, "steps": 50}, (rows, text.replace("step 50", "step 7")))
-        for key, (of, (rows, text)) in tab.kept.items()
-    }
-    tab.request()  # as when a second model is switched on in the middle of a run
-    assert drawn(tab)["text"].endswith("; <b>press Start anew</b>"), "a run that was stopped does not say so"
+
+
+def at_step(explorer, step, act):
+    """Calls act() once, from the worker's thread, when a picture of that step is shown."""
+    seen = []
+
+    def look(change):
+        if not seen and any(f"step {step} of" in scene["text"] for scene in change["new"].get("scenes", [])):
+            seen.append(act())
+
+    explorer.page.observe(look, "inpainting")
+    return seen
+
+
+def test_a_run_that_was_stopped_says_so_and_goes_on_as_if_it_had_not_been(explorer, monkeypatch):
+    explorer.page.tab, tab = "inpainting", explorer.inpainting
+    monkeypatch.setattr(tab, "seconds_a_picture", 0)
+    tab.set(steps=50)
+    click(explorer, "start")
+    drawn(tab)
+    whole = torch.stack(tab.nats["this model"])
+    at_step(explorer, 20, tab.stop)
+    click(explorer, "start")
+    text = drawn(tab)["text"]
+    assert "step 20 of 50" in text and text.endswith("; <b>press Start anew, or Go on</b>"), text
+    assert not tab.running and not explorer.page.inpainting["running"] and len(tab.nats["this model"]) == 21
+    click(explorer, "go_on")
+    assert "step 50 of 50" in (text := drawn(tab)["text"]) and "press" not in text
+    assert torch.equal(torch.stack(tab.nats["this model"]), whole), "it did not go on from where it stood"
+    at_step(explorer, 20, tab.stop)
+    click(explorer, "start")
+    drawn(tab)
+    tab.set(seed=3)  # nothing to go on with
+    assert drawn(tab)["text"].endswith("; <b>changed: press Start anew</b>")
+    tab.set(seed=0)
+    assert drawn(tab)["text"].endswith("; <b>press Start anew</b>")
+    click(explorer, "go_on")
+    assert "step 50 of 50" in drawn(tab)["text"] and len(tab.nats["this model"]) == 51
+
+
+def test_models_may_come_and_go_beside_a_run(monkeypatch):
+    explorer = SampleExplorer({"one": make_model(), "two": make_model(seed=1)}, make_explorer().digits)
+    explorer.page.tab, tab = "inpainting", explorer.inpainting
+    monkeypatch.setattr(tab, "seconds_a_picture", 0)
+    tab.set(steps=50)
+    choose = lambda *names: lambda: setattr(explorer.page, "chosen", [*names]) or True  # noqa: E731
+
+    def texts():
+        explorer.settle()
+        page = explorer.page.inpainting
+        assert not tab.running and not page["running"] and page["of"][1] == explorer.page.chosen
+        return {scene["name"]: scene["text"] for scene in page["scenes"]}
+
+    choose("one", "two")()
+    assert at_step(explorer, 20, choose("one")) is not None
+    click(explorer, "start")
+    assert [*texts()] == ["one"] and "step 50 of 50" in texts()["one"], "switching one off stopped the other"
+    choose("one", "two")()
+    assert "step 50 of 50;" not in (two := texts()["two"]) and two.endswith("press Start anew, or Go on</b>"), two
+    click(explorer, "go_on")
+    assert all("step 50 of 50" in text for text in texts().values())
+    choose("one")()
+    explorer.settle()
+    at_step(explorer, 10, choose("one", "two"))
+    click(explorer, "start")
+    assert [*texts()] == ["one", "two"] and all("step 50 of 50" in text for text in texts().values())
 
 
 def test_the_last_nats_are_never_drawn_where_they_are_not(explorer):

@@ -133,6 +133,7 @@ class SampleExplorer(Shown):
             self.worker.close()
             self._close()
             self.models, self.shipped, self.digits, self._codes = {}, None, self.digits[:0], {}
+            self.inpainting.runs = {}
 
     def _changed(self, _: object = None) -> None:
         tab = self.tabs[self.page.tab]
@@ -144,7 +145,8 @@ class SampleExplorer(Shown):
         tab = self.inpainting
         tab.stop()
         self._runs = tab.kept if change["old"] < 0 else self._runs
-        tab.kept, tab.asked, self.page.inpainting = self._runs if change["new"] < 0 else {}, None, {}
+        tab.kept, tab.runs, tab.asked = self._runs if change["new"] < 0 else {}, {}, None
+        self.page.inpainting = {}
         self._changed()
 
     def _message(self, _: object, content: dict[str, Any], __: object) -> None:

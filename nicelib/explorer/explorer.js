@@ -250,9 +250,9 @@ function render({ model, el }) {
     try { model.send(content); } catch { lost(noKernel); }
   }
   const pin = (name = model.get("tab")) => { pinned[name] = pinned[name] ? undefined : model.get(name); updates.forEach((update) => update()); draw(); };
-  const act = (action) => action === "keep" ? pin() : typeof action === "string" ? (rest(), tell(""), send({ do: action }), action === "start" && stops(true))
+  const act = (action) => action === "keep" ? pin() : typeof action === "string" ? (rest(), tell(""), send({ do: action }), /start|go_on/.test(action) && stops(true))
     : move(Object.fromEntries(Object.entries(action).map(([name, by]) => [name, (values()[name] + by) % (tabs[model.get("tab")].controls[name].high + 1)])));
-  const stops = (can) => left.querySelectorAll("[data-do=stop]").forEach((b) => (b.disabled = !can));
+  const stops = (runs) => left.querySelectorAll("[data-do=stop], [data-do=go_on]").forEach((b) => (b.disabled = b.dataset.do === "stop" ? !runs : runs || !/or Go on/.test(view.textContent)));
   const defaults = (tab) => Object.fromEntries(Object.entries(tab.controls).map(([name, c]) => [name, c.value]));
   async function copy() {
     rest();

@@ -25,8 +25,9 @@ class Inpainting(Tab):
     def __init__(self, explorer: Any) -> None:
         super().__init__(explorer)
         self.nats: dict[str, list[Tensor]] = {}  # of the tries, step by step, by model
+        self.runs: dict[str, Iterator[Drawing]] = {}  # each model's run, which Stop interrupts and Go on goes on with
         self.kept: dict[int, tuple[dict[str, Any], Drawing]] = {}  # each model's newest run: its controls and picture
-        self.running, self._run = False, 0  # the run that may go on; another number stops it
+        self.running, self._run, self._of = False, 0, None  # the run that may go on, and of what; another number stops it
         self._turn = threading.RLock()  # between a run's end and a hand that stops it or starts another
 
     def table(self) -> dict[str, Control]:
@@ -42,18 +43,27 @@ class Inpainting(Tab):
         return pixels_of(part, self.dim)[0] > 0
 
     def request(self) -> None:
-        """A control was moved: stop, and show where a run would start."""
-        self.stop()
-        super().request()
+        """Controls that were moved end the run, and show where another would start; models come and go beside it."""
+        with self._turn:
+            if moved := self._of != self.checked(self.values):
+                self.runs = {}
+            if moved or not self.running:
+                self.stop()
+                super().request()
+            self.asked = self.loud(self.values), list(self.explorer.chosen)
 
     def start(self) -> None:
         """Begin afresh with the controls as they are."""
-        values, chosen = self.checked(self.values), self.explorer.chosen
+        self.runs, self.nats = {}, {}
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Where the run was stopped; a model that has none begins one."""
+        values = self._of = self.checked(self.values)
         if self.hidden(values["part"]).any():  # else there is nothing to climb
             with self._turn:
-                self._run, self.running, self.nats = self._run + 1, True, {name: [] for name in chosen}
-                runs = {m: self._pictures(self._run, self.nats[name], m, **values) for name, m in chosen.items()}
-                self._next(self._run, values, chosen, runs)
+                self._run, self.running = self._run + 1, True
+                self._next(self._run, values)
 
     def stop(self) -> None:
         """Leave the picture as it is; nothing happens when no run is under way."""
@@ -62,37 +72,43 @@ class Inpainting(Tab):
 
     def draw(self, model: NICE, **values: Any) -> Drawing:
         of, drawing = self.kept.get(id(model), (values, None))
-        rows, text = drawing if drawing and of == values else next(self._pictures(0, [], model, **values))
+        rows, text = drawing if drawing and of == values else next(self._pictures([], model, **values))
         if not (self.running or f"step {values['steps']} of" in text or "nothing to fill in" in text):
-            text += f"; <b>{'changed: ' * (of != values)}press Start{' anew' * bool(drawing)}</b>"
+            more = ", or Go on" * bool(drawing and self.runs)
+            text += f"; <b>{'changed: ' * (of != values)}press Start{' anew' * bool(drawing)}{more}</b>"
         return rows, text
 
     def end(self, model: NICE, **values: Any) -> Drawing:
-        return [*self._pictures(self._run, [], model, **values)][-1]
+        return [*self._pictures([], model, **values)][-1]
 
-    def _next(self, run: int, values: dict[str, Any], chosen: dict[str, NICE], runs: dict[NICE, Any]) -> None:
+    def _next(self, run: int, values: dict[str, Any]) -> None:
         """Queue some steps of every model and a picture; other tabs are served between."""
-        kept = self.kept  # the tour puts it aside
+        kept, runs, nats, chosen = self.kept, self.runs, self.nats, self.explorer.chosen  # the tour puts them aside
+        of = self.loud(values), list(chosen)
 
         def draw() -> list[dict[str, Any]]:
-            for model, pictures in runs.items():
+            for name, model in chosen.items():
+                pictures = runs.setdefault(name, self._pictures(nats.setdefault(name, []), model, **values))
                 if drawing := next(pictures, None):
                     kept[id(model)] = values, drawing
             return self.scenes(chosen, values, self.draw)
 
         def job() -> None:
-            drawn = run == self._run and self.put(draw, self.asked, running=True)
+            drawn = run == self._run and self.put(draw, of, running=True)
             with self._turn:
-                if run == self._run and drawn and any(len(nats) <= values["steps"] for nats in self.nats.values()):
-                    self._next(run, values, chosen, runs)
-                elif run == self._run or not self.running:  # at its end, or stopped and no other begun
+                unfinished = of != self.asked or any(len(nats.get(name, ())) <= values["steps"] for name in chosen)
+                if run == self._run and drawn and unfinished:
+                    self._next(run, values)
+                elif run == self._run:  # at its end, or it failed
                     self.running = False
                     self.tell(running=False)
+                elif not self.running:  # stopped, and no other begun: say so
+                    Tab.request(self)
 
         self.explorer.worker.submit((self, run), job)  # a request of the same tab does not wait in its place
 
     def _pictures(
-        self, run: int, nats: list[Tensor], model: NICE, image: int | str, part: str, rule: str, steps: int, seed: int
+        self, nats: list[Tensor], model: NICE, image: int | str, part: str, rule: str, steps: int, seed: int
     ) -> Iterator[Drawing]:
         """The start, then whatever some steps have made of it, to the end; ``nats`` grows by the tries' log p a step."""
         hidden, end, every = self.hidden(part), 0.0, max(4, steps // 80 * 2) if rule == "paper" else 1  # it leaps
@@ -101,7 +117,7 @@ class Inpainting(Tab):
         given = {"yours" if whose == "your" else "real": real.cpu(), "visible": torch.where(hidden, 0.5, real.cpu())}
         for x, now in inpaint(model, real.expand(self.tries, -1), hidden, rule, steps if hidden.any() else 1, noise):
             nats.append(now.cpu())
-            if time.monotonic() > end or len(nats) > steps or run != self._run:
+            if time.monotonic() > end or len(nats) > steps:
                 late = torch.stack(nats[-every:])
                 text = (
                     f"step {len(nats) - 1} of {steps}: <b>{late.mean():,.0f} nats</b> on average"
