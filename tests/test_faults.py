@@ -53,7 +53,6 @@ from nicelib.exercises import check
 from nicelib.explorer import SampleExplorer
 from nicelib.importers import import_state_dict, read_mean, read_state_dict
 from nicelib.inpainting import hidden_part, inpaint
-from nicelib.pretrained import load_test_nats
 from nicelib.training import is_main_process, lr_factor, make_optimiser, matmul_precision, shift_images
 from nicelib.training.resume import write_resume
 
@@ -356,15 +355,6 @@ def test_what_can_be_no_path_is_named(name, tmp_path, monkeypatch):
             call()
         assert not re.search("damaged|delete", str(caught.value)), str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_unreadable_nats_are_not_called_missing(monkeypatch):
-    def refused(*_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("builtins.open", refused)
-    with pytest.raises(InputError, match="Permission denied"):
-        load_test_nats()
 
 
 def test_no_folder_holds_two_runs_of_one_program(tmp_path, monkeypatch):

@@ -50,20 +50,16 @@ class SampleExplorer(Shown):
         InputError: missing or damaged weights or digits; images that are not square, too few or of another size.
     """
 
-    shipped: NICE | None = None  # the shipped model, if it was not given
-
     def __init__(
         self, model: NICE | dict[str, NICE] | None = None, digits: Tensor | None = None, labels: Tensor | None = None
     ) -> None:
         gc.collect()  # an earlier explorer without a name: its model is too large to wait for its turn
         use_style()
         with torch.device("cpu"):  # whatever torch's default device is; the worker's thread has none
-            if model is None:
-                self.shipped = _shipped.setdefault("one", _shipped.get("one") or load_pretrained())
-                model = {
-                    "the shipped model": self.shipped,
-                    "one logistic a pixel": one_logistic_a_pixel(load_pixels("mnist-sample", "train")),
-                }
+            if ours := model is None:
+                shipped = _shipped.setdefault("one", _shipped.get("one") or load_pretrained())
+                start = one_logistic_a_pixel(load_pixels("mnist-sample", "train"))
+                model = {"the shipped model": shipped, "one logistic a pixel": start}
             models = model if isinstance(model, dict) else {"this model": model}
             self.models = {name: unwrap(one) for name, one in models.items()}
             if digits is None:
@@ -81,7 +77,7 @@ class SampleExplorer(Shown):
                 digits=self.digits.numpy().tobytes(),
                 classes=_classes(len(self.digits), labels),
                 tabs=[tab.words | {"controls": tab.controls} for tab in tabs],
-                tour=_tour(self.digits) if self.shipped and self.digits.shape == (500, 784) else [],
+                tour=_tour(self.digits) if ours and self.digits.shape == (500, 784) else [],
                 models=list(self.models),
                 chosen=list(self.models)[:1],
                 values={tab.name: {name: c["value"] for name, c in tab.controls.items()} for tab in tabs},
@@ -132,8 +128,7 @@ class SampleExplorer(Shown):
             self.inpainting.stop()
             self.worker.close()
             self._close()
-            self.models, self.shipped, self.digits, self._codes = {}, None, self.digits[:0], {}
-            self.inpainting.runs = {}
+            self.models, self.digits, self._codes, self.inpainting.runs = {}, self.digits[:0], {}, {}
 
     def _changed(self, _: object = None) -> None:
         tab = self.tabs[self.page.tab]

@@ -44,5 +44,5 @@ class CodeSpace(Tab):
         player = play(tracks, chart("log-likelihood (nats)", lines, "t", xticks=names))
         few = torch.linspace(0, STEPS * legs, legs * math.ceil(10 / legs) + 1).round().long()  # the chosen among them
         rows = [(0.5, [player])] + [(0.2, [images(title, x[few])]) for title, x in tracks.items()]
-        now = [f'<b class="now">{np.interp(t, places, walk[p + "_nats"].cpu()):,.1f}</b> nats' for p, *_ in pair]
+        now = [f'<b class="now">{np.interp(t, places, walk[p + "_nats"].cpu()):,.0f}</b> nats' for p, *_ in pair]
         return rows, f'at t = <b class="now">{t:.2f}</b>: {now[0]} between codes, {now[1]} between pixels'

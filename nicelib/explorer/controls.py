@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nicelib.errors import InputError, one_of
+from nicelib.data import quantise
+from nicelib.errors import InputError, one_of, shown
 
 Control = dict[str, Any]
 
@@ -50,22 +51,33 @@ def pixels_of(text: str, size: int) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)[None]
 
 
+def _greys(name: str, value: Any, size: int) -> Tensor:
+    """A list, array or tensor of whole numbers from 0 to 255, or of x, about from 0 to 1 -> uint8 (size,)."""
+    what, wanted = shown(value), f"{size} pixels: whole from 0 to 255, or x from 0 to 1"
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        numbers = torch.as_tensor(value).detach().flatten().cpu()
+        what = f"{len(numbers)} numbers from {numbers.min():g} to {numbers.max():g}"
+        if numbers.is_floating_point() and (numbers > -1).all() and (numbers < 2).all():
+            numbers = quantise(numbers)
+        if len(numbers) == size and (numbers == (greys := numbers.to(torch.uint8))).all():
+            return greys
+    raise InputError(f"{name} = {what}; expected a digit's number, or {wanted}")
+
+
 def checked(name: str, control: Control, value: Any, digits: Tensor) -> Any:
     """The value as the page holds it; :class:`InputError` if the control cannot have it."""
     kind, (count, size) = control["kind"], digits.shape
     if kind == "chain":
-        if not isinstance(value, list | tuple) or len(value) < 2:
-            raise InputError(f"{name} = {value!r}; expected a list of two images or more")
+        if not isinstance(value, list | tuple) or not 2 <= len(value) <= 8:
+            raise InputError(f"{name} = {shown(value)}; expected a list of two images to eight")
         return [checked(name, {"kind": "image"}, item, digits) for item in value]
     if kind in ("image", "pad"):
-        if isinstance(value, Tensor):
-            if value.dtype != torch.uint8 or value.numel() != size:
-                raise InputError(f"{name} of {value.numel()} {value.dtype}; expected {size} torch.uint8 pixels")
-            value = text_of(value.flatten())
         if isinstance(value, str):
             value = text_of(pixels_of(value, size))
-        elif type(value) is not int or not 0 <= value < count:
-            raise InputError(f"{name} = {value!r}; expected the number of a digit, 0 to {count - 1}, or pixels")
+        elif type(value) is not int:
+            value = text_of(_greys(name, value, size))
+        elif not 0 <= value < count:
+            raise InputError(f"{name} = {value}; expected the number of a digit, 0 to {count - 1}, or pixels")
     elif "brush" in control and isinstance(value, str) and len(value) > min(20, size):  # no name
         value = text_of(pixels_of(value, size))
     elif kind == "choice":

@@ -115,7 +115,7 @@ function render({ model, el }) {
   function take(value, tab, slot) {
     const name = tabs[tab].takes, old = values(tab)[name];
     const straight = Object.fromEntries((tabs[tab].afresh || []).map((one) => [one, tabs[tab].controls[one].value])); // not the last one's turn
-    if (name !== "chain") return name && replace({ ...straight, [name]: value }, tab);
+    if (name !== "chain") return name && (slot === "same" ? move : replace)({ ...straight, [name]: value }, tab); // a cleared pad is compared
     const chain = slot === "start" ? [value, ...old.slice(1)] : slot === "end" ? [...old.slice(0, -1), value] : [...old, value];
     const walk = chain.slice(-8), longer = slot !== "start" && slot !== "end"; // then t goes to the new leg's middle
     replace({ chain: walk, ...(longer && { t: Number((1 - 0.5 / (walk.length - 1)).toFixed(3)) }) }, tab);
@@ -202,30 +202,36 @@ function render({ model, el }) {
       });
       return row(select);
     }
-    const stops = spec.options, number = spec.kind === "number", out = make("output");
-    const [min, max, step] = stops ? [0, stops.length - 1, 1] : [spec.low, spec.high, spec.step];
-    const input = make("input", { type: number ? "number" : "range", min, max, step, ...tip });
-    let entry, last = 0, entered = ""; // a pull, or presses one after the other, are one step of Undo
-    input.addEventListener("input", () => {
-      entered = input.value;
-      const typed = Math.min(max, Math.max(min, Number(input.value) || 0)), change = { [name]: stops ? stops[typed] : number ? Math.round(typed) : typed };
+    const { options: stops, low, high, step } = spec, whole = Number.isInteger(step), number = spec.kind === "number";
+    const [min, max, by] = stops ? [0, stops.length - 1, 1] : [low, high, step];
+    const slide = make("input", { type: "range", min, max, step: by, ...tip }); // and beside it the number, to be typed
+    const typed = make("input", { type: "number", min: low, max: high, step, ...tip, ...(number ? {} : { class: "typed", "aria-label": `${spec.label}, typed` }) });
+    let entry, last = 0; // a pull, or presses one after the other, are one step of Undo
+    function put(value) {
+      const change = { [name]: value };
       if (spec.anew) forget();
       const goesOn = entry && past[model.get("tab")]?.at(-1) === entry && (held || performance.now() - last < 1000);
       if (!goesOn) entry = remember(change) && past[model.get("tab")].at(-1);
       last = performance.now();
       set(change);
+    }
+    slide.addEventListener("input", () => put(stops ? stops[slide.value] : Number(slide.value)));
+    let entered = "";
+    typed.addEventListener("input", () => {
+      const value = Math.min(high, Math.max(low, Number((entered = typed.value))));
+      if (entered) put(whole ? Math.round(value) : value);
     });
-    input.addEventListener("change", () => {
-      if (number && Number(entered || NaN) !== values()[name]) tell(`${spec.label} = ${entered || "nothing"}? It takes whole numbers from ${min} to ${max.toLocaleString("en")}; taken: ${values()[name]}`);
-      if (number) input.value = values()[name]; // what is drawn
+    typed.addEventListener("change", () => {
+      if (Number(entered || NaN) !== values()[name]) tell(`${spec.label} = ${entered || "nothing"}? It takes ${whole ? "whole " : ""}numbers from ${low} to ${high.toLocaleString("en")}; taken: ${values()[name]}`);
+      typed.value = values()[name]; // what is drawn
     });
     update((value) => {
       const at = stops ? stops.findLastIndex((stop) => stop <= value) : value;
-      if (document.activeElement !== input || (!number && Number(input.value) !== at)) input.value = at; // a number is typed to its end
-      if (!number) out.textContent = spec.step < 1 ? value.toFixed(spec.step < 0.1 ? 2 : 1) : value;
-      input.setAttribute("aria-valuetext", value);
+      if (document.activeElement !== slide || Number(slide.value) !== at) slide.value = at;
+      if (document.activeElement !== typed) typed.value = value; // a number is typed to its end
+      slide.setAttribute("aria-valuetext", value);
     });
-    return number ? row(input) : row(input, out);
+    return number ? row(typed) : row(slide, typed);
   }
   function drawingPad(tab) {
     const [name, spec] = Object.entries(tab.controls).find(([, c]) => c.kind === "pad") || [];
@@ -237,7 +243,7 @@ function render({ model, el }) {
       const change = { [what === "mask" ? "part" : name]: encode(bytes) };
       if (gesture !== last && remember(change)) last = gesture;
       set(change);
-    }, () => take(encode(new Uint8Array(size)), tab.name), tour.length && 20);
+    }, () => take(encode(new Uint8Array(size)), tab.name, "same"), tour.length && 20);
     const update = () => node.update(pixelsOf(values()[name]), hidden());
     updates.push(update);
     update();
@@ -293,8 +299,7 @@ function render({ model, el }) {
       node.style.setProperty("--seen", (seen = Math.max(seen, t)));
       const at = t * (panel.frames - 1), i = Math.min(Math.floor(at), panel.frames - 2);
       screens.forEach((screen, track) => paint(screen, frame(track, i), frame(track, i + 1), at - i));
-      const tenths = (v) => v.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
-      const now = [t.toFixed(2), ...curve.lastChild.follow(t).map(tenths)];
+      const now = [t.toFixed(2), ...curve.lastChild.follow(t).map((nats) => Math.round(nats).toLocaleString("en"))];
       node.closest("section").querySelectorAll(".now").forEach((place, which) => (place.textContent = now[which]));
     });
     const tracks = panel.tracks.map((title, i) => make("figure", { style: "--width: 1; --ratio: 0.8" }, make("figcaption", {}, title), screens[i]));
@@ -374,7 +379,7 @@ function render({ model, el }) {
   const nats = (text) => Number((/-?[0-9,.]+(?= nats)/.exec(text) || ["NaN"])[0].replaceAll(",", ""));
   function more(before, now) {
     const by = nats(now) - nats(before);
-    return by ? `; ${Math.abs(by).toLocaleString("en", { maximumFractionDigits: 1 })} ${by < 0 ? "fewer" : "more"}` : "";
+    return by ? `; ${Math.abs(by).toLocaleString("en", { maximumFractionDigits: 0 })} ${by < 0 ? "fewer" : "more"}` : "";
   }
   const word = () => (pinned[model.get("tab")] ? "kept" : "before");
   function withGhosts(panel, old) {

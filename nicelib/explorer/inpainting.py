@@ -27,7 +27,7 @@ class Inpainting(Tab):
         self.nats: dict[str, list[Tensor]] = {}  # of the tries, step by step, by model
         self.runs: dict[str, Iterator[Drawing]] = {}  # each model's run, which Stop interrupts and Go on goes on with
         self.kept: dict[int, tuple[dict[str, Any], Drawing]] = {}  # each model's newest run: its controls and picture
-        self.running, self._run, self._of = False, 0, None  # the run that may go on, and of what; another number stops it
+        self.running, self._run = False, 0  # the run that may go on; another number stops it
         self._turn = threading.RLock()  # between a run's end and a hand that stops it or starts another
 
     def table(self) -> dict[str, Control]:
@@ -45,12 +45,12 @@ class Inpainting(Tab):
     def request(self) -> None:
         """Controls that were moved end the run, and show where another would start; models come and go beside it."""
         with self._turn:
-            if moved := self._of != self.checked(self.values):
+            if moved := not self.asked or self.asked[0] != self.values:
                 self.runs = {}
             if moved or not self.running:
                 self.stop()
                 super().request()
-            self.asked = self.loud(self.values), list(self.explorer.chosen)
+            self.asked = dict(self.values), list(self.explorer.chosen)
 
     def start(self) -> None:
         """Begin afresh with the controls as they are."""
@@ -59,10 +59,10 @@ class Inpainting(Tab):
 
     def go_on(self) -> None:
         """Where the run was stopped; a model that has none begins one."""
-        values = self._of = self.checked(self.values)
+        values = self.checked(self.values)
         if self.hidden(values["part"]).any():  # else there is nothing to climb
             with self._turn:
-                self._run, self.running = self._run + 1, True
+                self._run, self.running, self.asked = self._run + 1, True, (values, list(self.explorer.chosen))
                 self._next(self._run, values)
 
     def stop(self) -> None:
@@ -84,7 +84,7 @@ class Inpainting(Tab):
     def _next(self, run: int, values: dict[str, Any]) -> None:
         """Queue some steps of every model and a picture; other tabs are served between."""
         kept, runs, nats, chosen = self.kept, self.runs, self.nats, self.explorer.chosen  # the tour puts them aside
-        of = self.loud(values), list(chosen)
+        of = values, list(chosen)
 
         def draw() -> list[dict[str, Any]]:
             for name, model in chosen.items():

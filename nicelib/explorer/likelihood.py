@@ -8,12 +8,10 @@ from matplotlib import colormaps
 from matplotlib.colors import SymLogNorm
 
 from nicelib.analysis import disturb, nats_per_pixel
-from nicelib.data import bits_per_dim
 from nicelib.explorer.scene import Panel, chart, field, histogram, images, line, upright
 from nicelib.explorer.tab import Drawing, Tab, gauge
 from nicelib.model import NICE
 from nicelib.plotting import BLUE, GREY, ORANGE, RED
-from nicelib.pretrained import load_test_nats
 
 
 class Likelihood(Tab):
@@ -33,9 +31,9 @@ class Likelihood(Tab):
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
         applied = ", ".join(f"{self.controls[name]['label']} {value:g}" for name, value in done.items() if value)
         return rows, (
-            f"<b>{own:,.1f} nats</b>, {bits_per_dim(own, self.dim):.2f} bits/dim: likelier than <b>{(nats < own).sum()} of "
-            f"{len(nats)}</b> held-out digits; |z| = {z.norm():.1f}<span class='least'>; the least likely pixel, row "
-            f"{place // self.side}, column {place % self.side}, gives {least:,.1f} nats</span>"
+            f"<b>{own:,.0f} nats</b>: likelier than <b>{(nats < own).sum()} of {len(nats)}</b> held-out digits; "
+            f"|z| = {z.norm():.1f}<span class='least'>; the least likely pixel, row {place // self.side}, "
+            f"column {place % self.side}, gives {least:,.0f} nats</span>"
             f"{'; applied: ' * bool(applied)}{applied}"
         )
 
@@ -49,7 +47,5 @@ class Likelihood(Tab):
         low, high = nats.quantile(0.01).item() - 200, nats.max().item() + 200
         bins = torch.linspace(low, high, 50)
         lines = [histogram(nats, bins, GREY, f"{len(nats)} held out")]
-        if model is self.explorer.shipped:
-            lines.append(histogram(load_test_nats(), bins, BLUE, "MNIST test") | {"fill": False})
         lines.append(upright(own, RED, "this image", low, high))
         return chart("among real digits", lines, "log-likelihood (nats)", (low, high), 0)

@@ -19,8 +19,8 @@ class Sample(Tab):
         x, nats = decode(model, z.to(model.scaling.log_scale))
         captions = [f"{value:,.0f}" for value in nats.tolist()]
         length, many = z.norm(dim=1), number > 1
-        text = f"{f'mean log-likelihood of these {number}' if many else 'its log-likelihood'}: <b>{nats.mean():,.1f} nats</b>"
-        text += f", from {nats.min():,.1f} to {nats.max():,.1f}" * many
+        text = f"{f'mean log-likelihood of these {number}' if many else 'its log-likelihood'}: <b>{nats.mean():,.0f} nats</b>"
+        text += f", from {nats.min():,.0f} to {nats.max():,.0f}" * many
         text += f"; {'their codes have on average' if many else 'its code has'} length |z| = {length.mean():.1f}"
         samples = images(f"{number} sample{'s' * many}", x, math.ceil(math.sqrt(number)), captions)
         return [(1, [samples, gauge(self.explorer, model, length, RED, "these samples")])], text

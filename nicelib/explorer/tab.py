@@ -107,7 +107,7 @@ class Tab:
         """The picture for a page without widgets, whatever the page shows, and it stays as it is.
 
         Args:
-            values: of the controls, by name; the others are as Reset leaves them. Images: a digit's number, or uint8 (D,).
+            values: of the controls, by name; the others are as Reset leaves them. Images: a digit's number, or pixels (D,).
                 ``models``: the names of those to show side by side, if not the first alone.
 
         Raises:
