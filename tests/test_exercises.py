@@ -114,7 +114,7 @@ def explorers_exercise():
     """Judges an answer to one of notebook 07's exercises: runs its two cells, the reader's with the dots replaced."""
     cells = nbformat.read(ROOT / "notebooks" / "07_sample_explorer.ipynb", 4).cells
     explorer = SampleExplorer()
-    names = {"torch": torch, "analysis": analysis, "check": check, "model": explorer.model}
+    names = {"torch": torch, "analysis": analysis, "check": check, "explorer": explorer, "model": explorer.model}
     names |= {"digits": explorer.digits, "noisy": explorer.noisy, "device": torch.device("cpu")}
     exec(next(cell.source for cell in cells if cell.source.startswith("def pair(")), names)  # both others use it
 
@@ -124,6 +124,7 @@ def explorers_exercise():
         assert cells[at].source.count(dots) == 1
         exec(cells[at].source.replace(dots, instead), names | {"answer": answer})
 
+    judge.explorer = explorer
     return judge
 
 
@@ -150,25 +151,29 @@ def test_exercise_3_of_the_explorer_takes_pixels_alone(all_cores, explorers_exer
     """Numbers from 0 to 255; whatever is no grey level is told so, and not rounded or wrapped to one."""
     corner = torch.eye(784)[0]
     row, column = torch.meshgrid(torch.arange(28) + 0.5, torch.arange(28) + 0.5, indexing="ij")
-    dot = 255 * (1.7 - torch.hypot(row - 14, column - 22)).clamp(0, 1)  # as the page's pen draws it
+    dot = (255 * (1.7 - torch.hypot(row - 14, column - 22)).clamp(0, 1)).floor()  # as the page's pen draws it
+    explorer = explorers_exercise.explorer
+    explorer.likelihood.set(image=dot.roll(-3, 1), right=3)  # as the model sees it counts
     for image, said in (
         (8 * corner, "right."),
         ((8 * corner).to(torch.uint8).view(28, 28).numpy(), "right."),
-        (dot.floor().flatten(), "right."),
+        (dot.flatten(), "right."),
         (0 * corner, "not yet: |z| = 25.5, too near the mode. Hint"),
         (9 * corner, "right."),
         (6 * corner, "not yet: |z| = 42.7, too near the mode. Hint"),
         (10 * corner, "not yet: |z| = 62.4, too far from the mode. Hint"),
         (40 * corner, "not yet: 2,427 nats, too few; |z| = 229.3, too far from the mode. Hint"),
-        (SampleExplorer().digits[20], "not yet: 2,413 nats, too few; ink in 204 pixels, too many. Hint"),
+        (explorer.digits[20], "not yet: 2,413 nats, too few; ink in 204 pixels, too many. Hint"),
         *(
             (
                 bad * corner,
-                f"not yet, an answer of type Tensor (float): 784 numbers, {bad:g} among them; expected 784, whole",
+                f"not yet, an answer of type Tensor (float): image = 784 numbers from {min(bad, 0)} to {max(bad, 0)}; expected",
             )
-            for bad in (264, -248, 8.5, 0.03)
+            for bad in (264, -248, 8.5)
         ),
-        ("a dot", "not yet, an answer of type str does not fit the question. Hint"),
+        ("a dot", "not yet, an answer of type str: 'a dot' is no image; expected"),
+        (explorer, "right."),  # what stands on the pad
+        (20, "not yet: 2,413 nats, too few; ink in 204 pixels"),
     ):
         explorers_exercise(3, image)
         judged = capsys.readouterr().out

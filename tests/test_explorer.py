@@ -407,7 +407,7 @@ def test_likelihood_says_what_the_model_sees_and_what_was_done_to_it(explorer):
     assert torch.equal(image, square.rot90()) and "applied: turn 90" in text
     assert not torch.equal(seen(noise=0.1)[0], square)
     field = panels(drawn(tab))["nats a pixel gives"]
-    assert abs(np.frombuffer(field["values"], np.float32).sum() - float(text_nats(drawn(tab)["text"]))) < 0.1
+    assert abs(np.frombuffer(field["values"], np.float32).sum() - float(text_nats(drawn(tab)["text"]))) < 0.51
 
 
 def test_the_map_tells_a_bad_pixel_from_the_worst():
@@ -824,7 +824,7 @@ def test_the_tour_leads_to_pictures(all_cores):
         rows, _ = explorer.likelihood.draw(explorer.model, **defaults(explorer.likelihood) | {"image": image})
         assert rows[0][1][1]["ring"] == rings
     mode = explorer.model.log_prob(explorer.model.inverse(torch.zeros(1, 784))).item()
-    assert abs(nats["Mode"][1] - mode) < 0.1 and abs(nats["Draws"][0] - 2300) < 50
+    assert abs(nats["Mode"][1] - mode) < 0.51 and abs(nats["Draws"][0] - 2300) < 50
     assert 200 < nats["Speck"][0] - nats["Speck"][1] < 260 and abs(nats["Worst 6"][0] + 3000) < 50
     assert abs(nats["Bold 8"][0] - nats["Bold 8"][1] - 1310) < 10
     assert abs(nats["On its head"][0] - nats["On its head"][1] - 1026) < 2

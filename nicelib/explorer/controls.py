@@ -56,7 +56,7 @@ def _greys(name: str, value: Any, size: int) -> Tensor:
     what, wanted = shown(value), f"{size} pixels: whole from 0 to 255, or x from 0 to 1"
     with suppress(TypeError, ValueError, RuntimeError, OverflowError):
         numbers = torch.as_tensor(value).detach().flatten().cpu()
-        what = f"{len(numbers)} numbers from {numbers.min():g} to {numbers.max():g}"
+        what = f"{len(numbers)} numbers from {numbers.min() + 0:g} to {numbers.max() + 0:g}"
         if numbers.is_floating_point() and (numbers > -1).all() and (numbers < 2).all():
             numbers = quantise(numbers)
         if len(numbers) == size and (numbers == (greys := numbers.to(torch.uint8))).all():

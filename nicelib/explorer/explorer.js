@@ -49,11 +49,12 @@ function render({ model, el }) {
   function step(from, to, tab = model.get("tab")) {
     const entry = from[tab]?.pop();
     if (!entry) return;
-    const { chosen, ...change } = entry, now = Object.fromEntries(Object.keys(change).map((name) => [name, values()[name]]));
-    (to[tab] ??= []).push({ ...now, ...(chosen && { chosen: model.get("chosen") }) });
+    const { chosen, answers, ...change } = entry, now = Object.fromEntries(Object.keys(change).map((name) => [name, values()[name]]));
+    (to[tab] ??= []).push({ ...now, ...(chosen && { chosen: model.get("chosen") }), ...(answers && { answers }) });
     forget();
     if (chosen) model.set({ chosen });
     set(change);
+    if (answers) (answered = from === ahead), heads();
   }
   function open(tab) { // which ends a tour, and brings back what was there before it
     rest();
@@ -90,6 +91,7 @@ function render({ model, el }) {
     [answered, aim, playing, shown.since] = [true, "Next", false, 0]; // what stands there is what the answer is compared with
     if (models > 1) choose(model.get("models").slice(0, models)); // else those that were switched on stay
     const played = remember(change);
+    if (played) past[tab].at(-1).answers = true; // it is taken back with them
     set(change);
     if (press && (played || /press Start/.test(view.textContent))) act(press), (view.dataset.runs = true);
     heads();
@@ -205,7 +207,8 @@ function render({ model, el }) {
     const { options: stops, low, high, step } = spec, whole = Number.isInteger(step), number = spec.kind === "number";
     const [min, max, by] = stops ? [0, stops.length - 1, 1] : [low, high, step];
     const slide = make("input", { type: "range", min, max, step: by, ...tip }); // and beside it the number, to be typed
-    const typed = make("input", { type: "number", min: low, max: high, step, ...tip, ...(number ? {} : { class: "typed", "aria-label": `${spec.label}, typed` }) });
+    const typed = make("input", { type: "number", min: low, max: high, step, ...tip, ...(number ? {} : { class: "typed", tabindex: -1, "aria-label": `${spec.label}, typed` }) });
+    slide.addEventListener("keydown", (event) => /^[-.0-9]$/.test(event.key) && ours(event) && (typed.focus(), typed.select())); // and the key goes there
     let entry, last = 0; // a pull, or presses one after the other, are one step of Undo
     function put(value) {
       const change = { [name]: value };
@@ -469,7 +472,7 @@ function render({ model, el }) {
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
-    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z; Ctrl Shift Z brings it back", () => step(past, ahead), { class: "undo" }], ["Reset", "All controls of this tab as they were, or as this stop of the tour has them", anew], ["Copy as code", "The line of Python that makes this picture", copy], ["Save as PNG", "Write the picture beside the notebook", () => act("save")], [largeName(), "Fill the screen, for a classroom: PageDown and PageUp, a clicker's keys, then lead through the tour; Escape comes back", large, { class: "large" }]];
+    const spare = [["Undo", "Take back the last change in this tab: Ctrl Z; Ctrl Shift Z brings it back", () => step(past, ahead), { class: "undo" }], ["Reset", "All controls of this tab as they were, or as this stop of the tour has them", anew], ["Copy as code", "The line of Python that makes this picture", copy, { class: "file" }], ["Save as PNG", "Write the picture beside the notebook", () => act("save"), { class: "file" }], [largeName(), "Fill the screen, for a classroom: PageDown and PageUp, a clicker's keys, then lead through the tour; Escape comes back", large, { class: "large" }]];
     const buttons = tab.actions.map(([label, tip, action]) => button(label, tip, () => act(action), typeof action === "string" ? { "data-do": action } : {}));
     const controls = Object.entries(tab.controls).map(([key, spec]) => control(key, spec));
     left.replaceChildren(gallery(), ...controls, make("div", { class: "buttons" }, ...buttons, ...spare.map((s) => button(...s))), said);
