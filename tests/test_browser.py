@@ -468,7 +468,8 @@ def test_undo_in_every_tab(explorer):
     explorer.changes(lambda: undo.click())
     assert explorer.said() == before and undo.is_disabled()
     focused = explorer.page.evaluate("document.activeElement.textContent")
-    assert focused == "Reset", f"the focus is lost on {focused!r}"  # a disabled button cannot hold it
+    assert focused == "Undo", f"the focus is lost on {focused!r}"
+    explorer.button("Undo").click(force=True)  # once too often
     for key in ("Control+Shift+Z", "Control+y"):  # what was taken back comes again
         explorer.changes(lambda key=key: explorer.page.keyboard.press(key))
     assert explorer.control("noise").input_value() == "0.05" and undo.is_enabled()
@@ -801,7 +802,7 @@ def test_models_are_undone_and_a_stop_begins_with_one(explorer):
 
 
 def test_a_clicker_leads_through_the_tour(explorer):
-    """In Large, PageDown shows the answer, then the next stop; PageUp the stop before."""
+    """In Large, PageDown shows the answer, then the next stop; PageUp the stop before, as it was left."""
     say, key = explorer.root.locator(".say"), explorer.page.keyboard.press
     key("PageDown")
     assert not re.match("[0-9]+ of 13", say.inner_text()), "outside Large the key is the notebook's"
@@ -813,12 +814,62 @@ def test_a_clicker_leads_through_the_tour(explorer):
         ("PageDown", "1 of", 0),
         ("PageDown", "1 of", 1),
         ("PageDown", "2 of", 0),
-        ("PageUp", "1 of", 0),
+        ("PageUp", "1 of", 1),
+        ("PageDown", "2 of", 0),
+        ("PageDown", "2 of", 1),
     ):
         key(keys)
         explorer.settle()
         assert say.inner_text().startswith(begins) and say.locator("b").count() == answered, (keys, say.inner_text())
+    explorer.root.locator(".view .tile").first.click()
+    assert explorer.root.locator(".hand").is_visible()
+    key("PageDown")
+    explorer.settle()
+    assert not explorer.root.locator(".hand").is_visible(), "an old sample's menu covers the next stop"
+    explorer.button("Play").click()  # whatever has the focus goes with its stop, and the keys stay
+    for begins in ("3 of", "4 of"):
+        key("PageDown")
+        explorer.settle()
+        assert say.inner_text().startswith(begins), say.inner_text()
+    explorer.root.get_by_role("group", name="A tour").get_by_role("button").nth(10).click()
+    explorer.settle()
+    key("PageDown")
+    explorer.settle()
+    explorer.button("Erase").click()
+    explorer.root.locator(".pad canvas").click(position={"x": 130, "y": 200})
+    explorer.settle()
+    for begins in ("12 of", "12 of"):
+        key("PageDown")
+        explorer.settle()
+        assert say.inner_text().startswith(begins), "the clicker is dead after a stroke"
+    explorer.page.get_by_text("step 200 of 200:").wait_for()
+    key("PageUp")
+    explorer.settle()
+    assert say.inner_text().startswith("11 of") and say.locator("b").count() == 1
     explorer.button("Leave large").click()
+
+
+def test_layers_tint_what_they_shift(explorer):
+    """On the way to layer 1 its columns are orange, all others the grey is grey; none on the way to z, none at rest."""
+    explorer.tab("Layers")
+    coloured = """() => [...document.querySelectorAll('.nice .play canvas')].map((canvas) => {
+        const { data } = canvas.getContext('2d').getImageData(0, 0, 28, 28), columns = new Set();
+        for (let i = 0; i < 784; i++) if (data[4 * i] !== data[4 * i + 2]) columns.add(i % 2 ? 'odd' : 'even');
+        return [...columns].join(' ');
+    })"""
+    slide = explorer.root.locator(".time input")
+    ways = {
+        0: ("", ""),
+        0.1: ("even", ""),
+        0.2: ("", ""),
+        0.3: ("odd", "odd"),
+        0.5: ("even", "even"),
+        0.9: ("", "even"),
+        1: ("", ""),
+    }
+    for t, expected in ways.items():
+        slide.fill(str(t))
+        assert tuple(explorer.page.evaluate(coloured)) == expected, t
 
 
 def test_the_gallery_turns_whole_pages(explorer):

@@ -358,6 +358,12 @@ def test_layers_show_every_state_there_and_back(explorer):
             for track, values, at in ((0, state, i), (1, back, 5 - i)):
                 shade = 256 * (0.5 + values[0] / (12 if i == 5 else 2)).clamp(0, 0.9999)
                 assert (frames[track, at] - shade.floor()).abs().max() <= 1, (track, i)
+                came = i if track == 0 else i + 1  # forwards through that layer, backwards through the next
+                shifts = ~explorer.model.layers[came - 1].mask if 1 <= came <= 4 else torch.zeros(64).bool()
+                tint = torch.frombuffer(bytearray(player["moved"]), dtype=torch.bool).view(2, 6, 64)[track, at]
+                assert torch.equal(tint, shifts), (
+                    f"track {track}, state {i}: other columns are tinted than were shifted"
+                )
                 curve = player["chart"]["lines"][track]  # a dot goes along with the frames
                 assert curve["x"][at] == i and curve["follow"]
                 assert abs(10 ** curve["y"][at] - values.square().mean().sqrt()) < 1e-3 * 10 ** curve["y"][at]

@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, pinned = {}; // the newest picture, and the last that stood for a while; each tab's that is kept to compare with
-  let past = {}, ahead = {}, kept = {}, pins = {}; // each tab's values for Undo, and for its undoing; during a tour: past and pinned as they were
+  let past = {}, ahead = {}, kept = {}, pins = {}, stood = {}; // each tab's values for Undo, and for its undoing; during a tour: past and pinned as they were
   let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
@@ -36,8 +36,6 @@ function render({ model, el }) {
   const ours = (event) => undoes(event) || !(event.ctrlKey || event.metaKey); // Ctrl S, say, is the notebook's
   function keys(event) { // no plain key of the notebook's is meant in here
     if (ours(event)) event.stopPropagation();
-    const clicker = document.fullscreenElement === root && { PageDown: 1, PageUp: -1 }[event.key], stop = model.get("stop");
-    if (clicker) event.preventDefault(), clicker < 0 || stop < 0 ? visit(Math.max(0, stop + clicker)) : (answered && view.dataset.runs === "true") || say.querySelector(".on:not(.given)")?.click();
     if (!undoes(event)) return;
     event.preventDefault();
     const field = event.target.type === "number" && event.target; // which else keeps what is typed
@@ -45,13 +43,21 @@ function render({ model, el }) {
     event.key.toLowerCase() === "y" || event.shiftKey ? step(ahead, past) : step(past, ahead);
     if (field) field.focus();
   }
-  const shortcuts = (event) => root.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
+  function shortcuts(event) { // wherever the focus is
+    root.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
+    const clicker = document.fullscreenElement === root && { PageDown: 1, PageUp: -1 }[event.key], stop = model.get("stop");
+    if (!clicker) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (clicker > 0 && stop >= 0) (answered && view.dataset.runs === "true") || say.querySelector(".on:not(.given)")?.click();
+    else visit(Math.max(0, stop + clicker), clicker < 0 ? stood[stop - 1] : undefined); // back to what was told there
+  }
   function step(from, to, tab = model.get("tab")) {
     const entry = from[tab]?.pop();
     if (!entry) return;
     const { chosen, answers, ...change } = entry, now = Object.fromEntries(Object.keys(change).map((name) => [name, values()[name]]));
     (to[tab] ??= []).push({ ...now, ...(chosen && { chosen: model.get("chosen") }), ...(answers && { answers }) });
-    forget();
+    shown = { back: true }; // it has stood before
     if (chosen) model.set({ chosen });
     set(change);
     if (answers) (answered = from === ahead), heads();
@@ -67,7 +73,8 @@ function render({ model, el }) {
   const here = () => ({ values: model.get("values"), chosen: model.get("chosen"), tab: model.get("tab") });
   function visit(stop, as = { answered: false, past: {} }) { // afresh, or as it was left
     const { tab, values: moved } = tour[stop], stays = tab === model.get("tab"), place = root.getBoundingClientRect();
-    if (model.get("stop") < 0) [kept, pins] = [past, pinned], model.set("before", here());
+    if (model.get("stop") < 0) [kept, pins, stood] = [past, pinned, {}], model.set("before", here());
+    else stood[model.get("stop")] = { answered, asked, past, stood: here() };
     pinned = {}; // a stop is compared with its own question
     ({ answered, asked, past, ahead = {} } = as);
     [parted, aim, note] = [undefined, answered ? "Next" : "Show answer", ""];
@@ -124,13 +131,12 @@ function render({ model, el }) {
     if (chain.length > 8) tell("at most 8 images: the oldest went");
   }
   // Beside the clicked tile: where should its image go?
-  function offer(value, from) {
+  function offer(value, from, made = false) {
     const to = (label, tip, tab, slot) => button(label, tip, () => {
       handed.hidePopover();
-      const drawn = model.get("tab") === "sample" && tab === "likelihood";
       if (tab !== model.get("tab")) open(tab);
       take(value, tab, slot);
-      if (drawn) tell("a sample becomes an image here: 256 greys, with noise; so its nats are others than in Sample");
+      if (made && tab === "likelihood") tell("what the model made becomes an image here: 256 greys, with noise; so its nats are others than there");
       top.querySelector("[aria-selected=true]").focus({ preventScroll: true });
     });
     const image = make("span", { class: "thumb", title: nameOf(value) }, paint(make("canvas"), pixelsOf(value)));
@@ -289,11 +295,12 @@ function render({ model, el }) {
     const label = (i) => `${panel.title}, image ${i + 1}${panel.captions[i] ? `: ${panel.captions[i]}` : ""}. Click to ${panel.states && panel.captions[i] !== "x" ? "go there" : "hand it to another tab"}`;
     const goTo = (i) => { const from = t; [t, playing] = [i / (panel.count - 1), false]; went(from); }; // a state is no image: its greys stand for other numbers
     const image = (i) => (i ? encode(each[i].map((v) => Math.max(0, 2 * (v - 128)))) : values().image); // of a state the middle grey is 0
-    const give = (i, from) => panel.states && panel.captions[i] !== "x" ? goTo(i) : offer(panel.states ? image(i) : encode(each[i]), from);
+    const give = (i, from) => panel.states && panel.captions[i] !== "x" ? goTo(i) : offer(panel.states ? image(i) : encode(each[i]), from, panel.states ? i > 0 : !panel.given && !/real/.test(panel.title));
     const tiles = each.map((image, i) => tile(image, label(i), (from) => give(i, from), captions(panel)[i]));
     return rove(make("div", { class: "tiles", style: `--columns: ${panel.columns}`, role: "group", "aria-label": panel.title }, ...tiles), panel.columns);
   }
   function player(panel) {
+    const moved = panel.moved ? bytesOf(panel.moved) : new Uint8Array(); // what the layer on the way shifts
     const bytes = bytesOf(panel.data), frame = (track, i) => bytes.subarray((track * panel.frames + i) * size, (track * panel.frames + i + 1) * size);
     const screens = panel.tracks.map((title) => make("canvas", { role: "img", "aria-label": title }));
     const curve = panelOf(panel.chart);
@@ -301,7 +308,8 @@ function render({ model, el }) {
     shows.push(() => {
       node.style.setProperty("--seen", (seen = Math.max(seen, t)));
       const at = t * (panel.frames - 1), i = Math.min(Math.floor(at), panel.frames - 2);
-      screens.forEach((screen, track) => paint(screen, frame(track, i), frame(track, i + 1), at - i));
+      const shifted = (track) => moved.subarray((track * panel.frames + i + 1) * size, (track * panel.frames + i + 2) * size);
+      screens.forEach((screen, track) => paint(screen, frame(track, i), frame(track, i + 1), at - i, shifted(track)));
       const now = [t.toFixed(2), ...curve.lastChild.follow(t).map((nats) => Math.round(nats).toLocaleString("en"))];
       node.closest("section").querySelectorAll(".now").forEach((place, which) => (place.textContent = now[which]));
     });
@@ -316,7 +324,7 @@ function render({ model, el }) {
     const toggle = button("Play", "Play or pause", (event) => { if (event.detail > 1) return; playing = !playing; ticked = performance.now(); keep(); if (playing) requestAnimationFrame(tick); });
     let from;
     for (const name of ["pointerdown", "keydown"]) slide.addEventListener(name, () => { [playing, from] = [false, t]; keep(); }); // the hand has it
-    slide.addEventListener("change", () => { went(from); from = t; });
+    slide.addEventListener("change", () => { went(from ?? t); from = t; });
     slide.addEventListener("input", () => { [t, playing] = [Number(slide.value), false]; keep(); });
     const show = () => {
       if (document.activeElement !== slide || Number(slide.value) !== t) slide.value = t;
@@ -374,7 +382,7 @@ function render({ model, el }) {
   // The marks of the last picture that stood for a while stay beside the newest, dashed: what did the change bring?
   function before(picture) {
     const now = performance.now(), rests = view.getAttribute("aria-busy") === "false";
-    if (rests && shown.picture !== picture) shown = { ...shown, was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: now };
+    if (rests && shown.picture !== picture) shown = { ...shown, was: !held && now - shown.since > 800 ? shown.picture : shown.was, picture, since: shown.back ? 0 : now, back: false };
     const touring = model.get("stop") >= 0; // its answers are compared with the question
     if (rests && touring && (!asked || same(asked.of[0], picture.of[0]))) asked = picture;
     return Object.fromEntries(((pinned[model.get("tab")] || (touring && asked) || shown.was || {}).scenes || []).map((scene) => [scene.name, scene]));
@@ -394,7 +402,7 @@ function render({ model, el }) {
     const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [];
     const player = scenes.flatMap((scene) => scene.rows[0][1]).find((panel) => panel.kind === "play");
     wait();
-    const was = before(picture);
+    const was = before(picture), here = view.contains(document.activeElement);
     shows = [];
     const shared = (panel) => panel.given && scenes.length > 1; // the same for all models: stands there once
     const sections = scenes.map((scene) => {
@@ -417,6 +425,7 @@ function render({ model, el }) {
     view.dataset.runs = Boolean(picture.running || /press Start/.test(scenes[0]?.text)); // the answer waits for a run's end
     stops(picture.running);
     shows.forEach((show) => show());
+    if (here && !view.contains(document.activeElement)) (view.querySelector(".time input") || top.querySelector("[aria-selected=true]")).focus({ preventScroll: true });
     kind = JSON.stringify([name, scenes.map((scene) => scene.rows.map(([, row]) => row.map((p) => [p.kind, p.columns, p.count])))]);
     sized();
   }
@@ -468,7 +477,8 @@ function render({ model, el }) {
     sized();
   }
   function build() {
-    const name = (built = model.get("tab")), tab = tabs[name], was = left.contains(document.activeElement);
+    const name = (built = model.get("tab")), tab = tabs[name], was = root.contains(document.activeElement);
+    if (handed.matches(":popover-open")) handed.hidePopover();
     updates = [];
     forget();
     [playing, t, note] = [false, values().t || 0, ""];
@@ -479,16 +489,14 @@ function render({ model, el }) {
     const undo = left.querySelector(".undo"), kept = left.querySelector("[data-do=keep]");
     updates.push(() => {
       if (kept) kept.setAttribute("aria-pressed", Boolean(pinned[name]));
-      const none = !past[name]?.length;
-      if (none && undo === document.activeElement) undo.nextSibling.focus();
-      undo.disabled = none;
+      undo.setAttribute("aria-disabled", !past[name]?.length); // it keeps the focus, for Ctrl Shift Z
     });
     updates.at(-1)();
     beside.replaceChildren((beside.pad = drawingPad(tab)));
     if (beside.firstElementChild) beside.append(once);
     heads();
     draw();
-    if (was) top.querySelector("[aria-selected=true]").focus({ preventScroll: true });
+    if (was && !root.contains(document.activeElement)) top.querySelector("[aria-selected=true]").focus({ preventScroll: true });
   }
   function sync() {
     if (built !== model.get("tab")) return; // its controls come with build()

@@ -23,12 +23,13 @@ class Layers(Tab):
         lines = [line(places, size, BLUE, "the image", follow=True)]
         lines.append(line(places[::-1], code_size, ORANGE, "the code, from z to x", follow=True))
         curve = chart("size of its values (RMS)", lines, "after layer", (0, len(names) - 1), log="y", xticks=ticks)
-        strip = [
-            images(to, x, captions=names[:: 1 - 2 * i]) | {"states": True} for i, (to, x) in enumerate(seen.items())
-        ]
+        strip = [images(to, x, captions=names[::way]) for way, (to, x) in zip((1, -1), seen.items(), strict=True)]
         couplings = ", ".join(f"{value:.3f}" for value in size[:-1])
         text = f"size of the image's values, from x to the last coupling: <b>{couplings}</b>; z: {size[-1]:.2f}"
-        return [(0.46, [play(seen, curve, names)]), (0.23, strip)], text
+        moved, none = [~layer.mask.cpu() for layer in model.couplings], torch.zeros(model.dim, dtype=torch.bool)
+        tint = torch.stack([none, *moved, none, none, none, *moved[::-1]])  # what is shifted on the way to each state
+        player = play(seen, curve, names) | {"moved": tint.numpy().tobytes()}
+        return [(0.46, [player]), (0.23, [one | {"states": True} for one in strip])], text
 
 
 def shades(values: torch.Tensor) -> torch.Tensor:

@@ -27,10 +27,13 @@ function make(tag, attributes = {}, ...children) {
 const button = (label, tip, act, more = {}) => make("button", { type: "button", title: tip, onclick: act, ...more }, label);
 
 // Grey pixels, or those of two images blended, on a canvas of their own size, which the page enlarges.
-function paint(canvas, grey, other = grey, mix = 0) {
+function paint(canvas, grey, other = grey, mix = 0, tint = []) {
   const side = (canvas.width = canvas.height = Math.sqrt(grey.length));
-  const image = new ImageData(side, side), words = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < grey.length; i++) words[i] = 0xff000000 | (Math.round(grey[i] + mix * (other[i] - grey[i])) * 0x10101);
+  const image = new ImageData(side, side), words = new Uint32Array(image.data.buffer), glow = Math.sin(Math.PI * mix); // none at rest
+  for (let i = 0; i < grey.length; i++) {
+    const v = Math.round(grey[i] + mix * (other[i] - grey[i])), dim = Math.round((1 - 0.4 * glow) * v);
+    words[i] = 0xff000000 | (tint[i] ? (dim << 16) | ((dim + glow * 60) << 8) | (dim + glow * 100) : v * 0x10101); // orange
+  }
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
@@ -125,7 +128,7 @@ function field(panel) {
   });
   canvas.addEventListener("pointerleave", () => (here.textContent = ""));
   const bar = make("div", { class: "bar", style: `background: linear-gradient(to right, ${panel.scale.map(([r, g, b, a]) => `rgb(${r} ${g} ${b} / ${a / 255})`)})` });
-  const scale = make("div", { class: "scale" }, bar, ...panel.marks.map(([at, name]) => make("span", { class: "x", style: within(100 * at) }, at < 1 ? name : `${name} ${panel.unit}`)));
+  const scale = make("div", { class: "scale" }, bar, ...panel.marks.map(([at, name]) => make("span", { class: "x", style: within(100 * at) }, name)));
   const inside = (at) => Math.min(93.5, Math.max(6.5, (100 * (at + 0.5)) / side)); // the whole ring is on the map
   const ring = (at) => make("i", { class: "ring", style: `left: ${inside(at % side)}%; top: ${inside(Math.floor(at / side))}%` });
   return make("div", {}, make("div", { class: "map" }, canvas, ...(panel.ring || []).map(ring)), scale, here);

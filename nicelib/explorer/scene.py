@@ -39,12 +39,11 @@ CHANGE = ListedColormap(
 def field(title: str, values: Tensor, norm: Any, colours: Colormap, unit: str, *marks: float) -> Panel:
     """One number a pixel (D,), as colours; ``marks``: what is named at the scale, beside its ends."""
     values, side = values.float().cpu(), math.isqrt(values.numel())
-    rgba = colours(norm(values.numpy()), bytes=True)
-    scale = colours(np.linspace(0, 1, 33), bytes=True).tolist()
+    rgba, scale = (colours(v, bytes=True) for v in (norm(values.numpy()), np.linspace(0, 1, 33)))
     panel = {"kind": "field", "title": title, "side": side, "width": 1.0, "data": rgba.tobytes(), "unit": unit}
     below = "≤ " * (values.min().item() < norm.vmin)
     named = [(float(norm(v)), f"{below * (v == norm.vmin)}{round(v, 2):,g}") for v in (norm.vmin, *marks, norm.vmax)]
-    return panel | {"marks": named, "values": values.numpy().tobytes(), "scale": scale}
+    return panel | {"marks": named, "values": values.numpy().tobytes(), "scale": scale.tolist()}
 
 
 def line(x: Any, y: Any, colour: str, label: str = "", **look: bool) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def as_figure(scenes: list[dict[str, Any]], t: float = 0.0) -> Figure:
     for part, scene, rows in zip(figure.subfigures(1, len(scenes), squeeze=False)[0], scenes, grids, strict=True):
         if len(scenes) > 1:
             part.suptitle(scene["name"], fontweight="bold")
-        part.supxlabel(textwrap.fill(plain(scene), 130 // len(scenes)), fontsize=8)
+        part.supxlabel(textwrap.fill(plain(scene), 106 // len(scenes)), fontsize=10)
         grid = part.add_gridspec(len(rows), 1, height_ratios=[share for share, _ in rows])
         for place, (_, panels) in zip(grid, rows, strict=True):
             places = place.subgridspec(1, len(panels), width_ratios=[panel["width"] for panel in panels])
