@@ -49,8 +49,10 @@ function render({ model, el }) {
     if (!clicker) return;
     event.preventDefault();
     event.stopPropagation();
-    if (clicker > 0 && stop >= 0) (answered && view.dataset.runs === "true") || say.querySelector(".on:not(.given)")?.click();
-    else visit(Math.max(0, stop + clicker), clicker < 0 ? stood[stop - 1] : undefined); // back to what was told there
+    const play = !answered && t === 0 && !playing && view.querySelector(".time button"); // what moves is seen to move
+    if (clicker > 0 && stop >= 0) (answered && view.dataset.runs === "true") || (play || say.querySelector(".on:not(.given)"))?.click();
+    else if (answered) visit(stop); // its question
+    else visit(Math.max(0, stop + clicker), clicker < 0 ? stood[stop - 1] : undefined); // what was told there
   }
   function step(from, to, tab = model.get("tab")) {
     const entry = from[tab]?.pop();
@@ -203,9 +205,11 @@ function render({ model, el }) {
     }
     if (spec.kind === "choice") {
       const select = make("select", { ...tip, onchange: () => move({ [name]: select.value }) });
+      const choices = new Map(spec.options.map((option) => [option, option]));
+      if (spec.brush) choices.set(encode(new Uint8Array(size)), "nothing: use the brush");
       update((value) => {
-        const own = spec.options.includes(value) ? [] : [make("option", { value }, "your brush")];
-        select.replaceChildren(...spec.options.map((option) => make("option", { value: option }, option)), ...own);
+        const all = new Map([...choices, ...(choices.has(value) ? [] : [[value, "your brush"]])]);
+        select.replaceChildren(...[...all].map(([option, words]) => make("option", { value: option }, words)));
         select.value = value;
       });
       return row(select);
@@ -413,7 +417,7 @@ function render({ model, el }) {
       const text = make("p", { class: "line", "aria-live": "polite" });
       text.innerHTML = last ? scene.text.replace("</b>", `</b> (${word()}: ${last}${more(last, scene.text)})`) : scene.text;
       const section = make("section", {}, ...(scenes.length > 1 ? [make("h4", {}, scene.name)] : []), text, ...nodes), told = new Set();
-      if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && !/^this/.test(name.textContent) && name.remove(); // little room: once a picture
+      if (scenes.length > 1) for (const name of section.querySelectorAll(".legend span")) told.size === told.add(name.outerHTML).size && !/^(this|kept|before)/.test(name.textContent) && name.remove(); // little room: once a picture
       return section;
     });
     rings();

@@ -39,7 +39,7 @@ class Spectrum(Tab):
         own = [images(f"its z = {z[0, d]:.1f}", before[None]), images(f"z = {value:g}", after[None])]
         rows = [(0.2, [images("your image, and real digits", real)])]
         rows.append((0.2, [images(f"what {k} of {self.dim} dimensions explain", torch.stack(kept))]))
-        return [*rows, (0.45, [curve, *own, field("change, of white", change, ends, CHANGE, "of white")])], (
+        return [*rows, (0.45, [curve, *own, field("change", change, ends, CHANGE, "of white")])], (
             f"rank {rank}: its place is row {d // self.side}, column {d % self.side}; 1 / exp(s) = {spread[rank]:.4f}; turning it "
             f"moves <b>{moved} pixel{'s' * (moved != 1)}</b> by more than 0.02 of white, the farthest by {most:.2f} (unclipped)"
         )
