@@ -55,7 +55,7 @@ def _greys(name: str, value: Any, size: int) -> Tensor:
     """A list, array or tensor of whole numbers from 0 to 255, or of x, about from 0 to 1 -> uint8 (size,)."""
     what, wanted = shown(value), f"{size} pixels: whole from 0 to 255, or x from 0 to 1"
     with suppress(TypeError, ValueError, RuntimeError, OverflowError):
-        numbers = torch.as_tensor(value).detach().flatten().cpu()
+        numbers = torch.as_tensor(value, device="cpu").detach().flatten()  # whatever the default is
         what = f"{len(numbers)} numbers from {numbers.min() + 0:g} to {numbers.max() + 0:g}"
         if numbers.is_floating_point() and (numbers > -1).all() and (numbers < 2).all():
             numbers = quantise(numbers)
