@@ -97,11 +97,11 @@ def walks(model: NICE, ends: Tensor, steps: int = 51) -> dict[str, Tensor]:
     """
     (steps,), model = at_least(2, steps=steps), unwrap(model)
     check_tensor("ends", ends, f"two images, (2, {model.dim})", lambda ends: ends.shape == (2, model.dim))
+    model.check(ends)
     t = torch.linspace(0, 1, steps, device=ends.device, dtype=ends.dtype)[:, None]
     z, log_det = model(pixels := (1 - t) * ends[0] + t * ends[1])  # the ends among them
     code, nats = decode(model, (1 - t) * z[0] + t * z[-1])
-    found = {"code": code, "pixels": pixels, "code_nats": nats}
-    return found | {"pixels_nats": model.prior.log_prob(z).sum(1) + log_det}
+    return {"code": code, "pixels": pixels, "code_nats": nats, "pixels_nats": model.prior.log_prob(z).sum(1) + log_det}
 
 
 def widest_first(model: NICE) -> Tensor:
