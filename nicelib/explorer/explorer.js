@@ -10,7 +10,7 @@ function render({ model, el }) {
   const root = make("div", { class: "nice", "data-lm-suppress-shortcuts": true, onkeydown: keys });
   const tour = model.get("tour");
   let shown = {}, pinned = {}; // the newest picture, and the last that stood for a while; each tab's that is kept to compare with
-  let past = {}, ahead = {}, kept = {}, pins = {}, stood = {}; // each tab's values for Undo, and for its undoing; during a tour: past and pinned as they were
+  let past = {}, ahead = {}, kept = {}, pins = {}, stood = {}; // each tab's values for Undo, and for its undoing; during a tour: past and pinned as they were, and each stop as it was left
   let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
 
   function set(change, tab = model.get("tab"), quiet = false) {
