@@ -11,7 +11,7 @@ function render({ model, el }) {
   const tour = model.get("tour");
   let shown = {}, pinned = {}; // the newest picture, and the last that stood for a while; each tab's that is kept to compare with
   let past = {}, ahead = {}, kept = {}, pins = {}, stood = {}; // each tab's values for Undo, and for its undoing; during a tour: past and pinned as they were, and each stop as it was left
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false, moved;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -153,8 +153,7 @@ function render({ model, el }) {
     const [x, y] = aside ? [group.right + 4, Math.min(box.top, innerHeight - height - 8)] : [Math.min(box.left, innerWidth - width - 8), below];
     handed.style.cssText = `left: ${Math.max(0, x) / zoom}px; top: ${Math.max(0, y) / zoom}px`;
     handed.querySelector("button").focus({ preventScroll: true });
-    const away = () => handed.isConnected && handed.hidePopover(); // its image goes; not for the scroll that brought it here
-    setTimeout(() => document.addEventListener("scroll", away, { capture: true, once: true }), 200);
+    moved = () => Math.abs(from.getBoundingClientRect().top - box.top) > 8; // a scroll of less leaves it
   }
 
   function tile(value, label, act, caption = "") {
@@ -523,13 +522,13 @@ function render({ model, el }) {
   };
   for (const where of [window, root]) where.addEventListener(where === root ? "fullscreenchange" : "resize", full);
   // Jupyter runs a cell by keys only if the focus is not held in here.
-  const release = () => hold(false);
+  const release = () => hold(false), scrolled = () => handed.matches(":popover-open") && moved() && handed.hidePopover(); // its image went
   const leave = (event) => root.contains(event.target) || (root.contains(document.activeElement) && document.activeElement.blur());
   root.addEventListener("pointerdown", () => hold(true), true);
   window.addEventListener("keydown", shortcuts, true);
-  for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, release, true);
-  document.addEventListener("pointerdown", leave, true);
+  const heard = [["pointerup", release], ["pointercancel", release], ["pointerdown", leave], ["scroll", scrolled]];
+  for (const [name, react] of heard) document.addEventListener(name, react, true);
   build();
-  return () => { window.removeEventListener("keydown", shortcuts, true); document.removeEventListener("pointerdown", leave, true); for (const name of ["pointerup", "pointercancel"]) document.removeEventListener(name, release, true); window.removeEventListener("resize", full); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
+  return () => { window.removeEventListener("keydown", shortcuts, true); for (const [name, react] of heard) document.removeEventListener(name, react, true); window.removeEventListener("resize", full); sizes.disconnect(); playing = false; clearTimeout(late); for (const [name, react] of events) model.off(name, react); };
 }
 export default { render };
