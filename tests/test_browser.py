@@ -766,7 +766,8 @@ def test_the_explorer_answers_while_another_cell_runs(lab, browser):
     if has["ipykernel"] < (7, 0) or has["jupyterlab"] < (4, 4):
         pytest.skip("no subshells before ipykernel 7 and JupyterLab 4.4")
     book = nbformat.read(lab.folder / "cell.ipynb", 4)
-    book.cells += [nbformat.v4.new_code_cell("import time\ntime.sleep(10)")] * 3
+    wait = "import time\nfrom pathlib import Path\nwhile not Path('enough').exists():\n    time.sleep(0.1)"
+    book.cells += [nbformat.v4.new_code_cell(wait) for _ in range(2)]
     nbformat.write(book, lab.folder / "busy.ipynb")
     explorer = lab.opened(browser, "busy.ipynb")
     for item in ("Run", "Run All Cells"):
@@ -779,8 +780,9 @@ def test_the_explorer_answers_while_another_cell_runs(lab, browser):
     assert explorer.root.locator(".view section").count() == 1
     waiting = explorer.page.locator(".jp-CodeCell .jp-InputPrompt", has_text="[*]").count()
     assert waiting, "the other cells ended first: nothing was tried"
+    (lab.folder / "enough").touch()
     busy = "[...document.querySelectorAll('.jp-InputPrompt')].some((p) => p.textContent.includes('[*]'))"
-    explorer.until(f"() => !{busy}", "the cells that sleep never end")
+    explorer.until(f"() => !{busy}", "the cells that wait never end")
     explorer.page.close()
 
 
@@ -1333,11 +1335,12 @@ def photograph(explorer, name, **options):
 def test_everything_can_be_played(theme, explorer, lab):
     explorer.page.set_viewport_size({"width": 1400, "height": 1100})
     look_through_samples(explorer)
-    walk(explorer, lab.kernel() if sys.platform == "linux" else None)
     turn_and_draw(explorer)
-    inpaint(explorer)
-    compare_with_the_last_reading(explorer)
-    compare_and_tour(explorer)
+    if theme == "Light":  # the rest looks alike in both
+        walk(explorer, lab.kernel() if sys.platform == "linux" else None)
+        inpaint(explorer)
+        compare_with_the_last_reading(explorer)
+        compare_and_tour(explorer)
     many_samples_are_large(explorer)
     names_have_room(explorer)
     background = explorer.root.evaluate("n => getComputedStyle(n).backgroundColor")
