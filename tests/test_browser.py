@@ -1502,6 +1502,17 @@ TIMED = {
 def test_notebook_07_runs_to_its_end(lab, browser):
     explorer = lab.opened(browser, NOTEBOOK.name)
     page = explorer.page
+    page.locator(".jp-CodeCell").first.scroll_into_view_if_needed()
+    page.locator(".jp-CodeCell .jp-InputArea-prompt, .jp-CodeCell .jp-Placeholder").first.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+Enter")  # as a reader begins; JupyterLab goes on to the next cell
+    explorer.until("() => document.querySelector('.nice .view section')", "the first cell shows no explorer")
+    explorer.settle()
+    page.wait_for_timeout(500)
+    box = explorer.root.bounding_box()
+    assert 0 < box["y"] and box["y"] + box["height"] < SIZE["height"], (
+        f"run by Shift and Enter, it is not in view: {box}"
+    )
     for item in ("Run", "Run All Cells"):
         page.get_by_role("menuitem", name=item, exact=True).click()
     count = (

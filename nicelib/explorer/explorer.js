@@ -11,7 +11,7 @@ function render({ model, el }) {
   const tour = model.get("tour");
   let shown = {}, pinned = {}; // the newest picture, and the last that stood for a while; each tab's that is kept to compare with
   let past = {}, ahead = {}, kept = {}, pins = {}, stood = {}; // each tab's values for Undo, and for its undoing; during a tour: past and pinned as they were, and each stop as it was left
-  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false, moved;
+  let updates = [], shows = [], playing = false, t = 0, onward = 1, ticked = 0, answered = false, asked, parted, page = 0, aim = "", built, late, gone = "", note = "", kind, fitted, held = false, moved, came;
 
   function set(change, tab = model.get("tab"), quiet = false) {
     if (note) tell("");
@@ -401,8 +401,11 @@ function render({ model, el }) {
     const ghosts = twin ? twin.lines.filter((c) => c.ghost && !panel.lines.some((now) => same(now.x, c.x))) : [];
     return { ...panel, lines: (panel.lines || []).concat(ghosts.map((c) => ({ ...c, dash: true, colour: "#888888", label: word() }))) };
   }
+  // Shift and Enter has gone on to the next cell, whose place JupyterLab sought before there was an explorer: back to it, once.
+  const come = () => root.closest(".jp-Cell")?.nextElementSibling?.matches(".jp-mod-active") && root.scrollIntoView({ block: "start" });
   function draw() {
     const name = model.get("tab"), picture = model.get(name), scenes = picture.scenes || [];
+    if (scenes.length && !came) came = requestAnimationFrame(come);
     const player = scenes.flatMap((scene) => scene.rows[0][1]).find((panel) => panel.kind === "play");
     wait();
     const was = before(picture), here = view.contains(document.activeElement);

@@ -46,6 +46,5 @@ class Likelihood(Tab):
     def _others(self, model: NICE, nats: torch.Tensor, own: float) -> Panel:
         low, high = nats.quantile(0.01).item() - 200, nats.max().item() + 200
         bins = torch.linspace(low, high, 50)
-        lines = [histogram(nats, bins, GREY, f"{len(nats)} held out")]
-        lines.append(upright(own, RED, "this image", low, high))
+        lines = [histogram(nats, bins, GREY, f"{len(nats)} held out"), upright(own, RED, "this image", low, high)]
         return chart("among real digits", lines, "log-likelihood (nats)", (low, high), 0)

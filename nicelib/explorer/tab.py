@@ -135,6 +135,7 @@ class Tab:
         """Write the picture to a new file in the current folder; the line below it says where, or why not."""
 
         def write() -> None:
+            self.tell(said="saving the picture …")
             try:
                 path = next(p for n in count(1) if not (p := Path(f"nice_{self.name}_{n}.png").absolute()).exists())
                 with torch.no_grad():
