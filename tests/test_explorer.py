@@ -402,7 +402,9 @@ def test_likelihood_says_what_the_model_sees_and_what_was_done_to_it(explorer):
     x = explorer.noisy(explorer.digits[3:4])
     own, nats = explorer.model.log_prob(x).item(), explorer.held_out(explorer.model)[0]
     assert torch.equal(image, square) and "applied" not in text
-    assert f"<b>{own:,.0f} nats</b>" in text and f"<b>{(nats < own).sum()} of 30</b> held-out digits" in text
+    log_det = explorer.model(x)[1].item()
+    assert f"<b>{own:,.0f} nats</b> = prior {round(own) - round(log_det):,} + log-det {log_det:,.0f}: likelier" in text
+    assert f"<b>{(nats < own).sum()} of 30</b> held-out digits" in text
     where = r"<span class='least'>; the least likely pixel, row \d, column \d, gives -?[\d.,]+ nats</span>"
     assert re.search(where, text), "the page takes it away while a question asks for it"
     assert "; the least likely pixel, row" in plain(drawn(tab)) and "<" not in plain(drawn(tab))

@@ -20,8 +20,8 @@ class Likelihood(Tab):
     def draw(self, model: NICE, image: int | str, **done: Any) -> Drawing:
         pixels = disturb(self.explorer.pixels(image), **done)
         x = self.explorer.noisy(pixels, model)
-        by_pixel, z, nats = nats_per_pixel(model, x)[0].cpu(), model(x)[0].cpu(), self.explorer.held_out(model)[0]
-        own, place, least = by_pixel.sum().item(), int(by_pixel.argmin()), by_pixel.min().item()
+        by_pixel, (z, log_det) = nats_per_pixel(model, x)[0].cpu(), (part.cpu() for part in model(x))
+        own, place, nats = by_pixel.sum().item(), int(by_pixel.argmin()), self.explorer.held_out(model)[0]
         even = SymLogNorm(6, linscale=1.5, vmin=-1000, vmax=6, clip=True)  # from -6 to 6; by powers of 10 below
         shown = field("nats a pixel gives", by_pixel, even, colormaps["viridis"], "nats", -6)
         worst = [int(i) for i in by_pixel.argsort()[:5] if by_pixel[i] < -100]
@@ -31,10 +31,10 @@ class Likelihood(Tab):
         rows.append((0.45, [self._code(model, z[0]), gauge(self.explorer, model, z.norm(dim=1), RED, "this image")]))
         applied = ", ".join(f"{self.controls[name]['label']} {value:g}" for name, value in done.items() if value)
         return rows, (
-            f"<b>{own:,.0f} nats</b>: likelier than <b>{(nats < own).sum()} of {len(nats)}</b> held-out digits; "
-            f"|z| = {z.norm():.1f}<span class='least'>; the least likely pixel, row {place // self.side}, "
-            f"column {place % self.side}, gives {least:,.0f} nats</span>"
-            f"{'; applied: ' * bool(applied)}{applied}"
+            f"<b>{own:,.0f} nats</b> = prior {round(own, 0) - log_det.round().item():,.0f} + log-det {log_det.item():,.0f}: "
+            f"likelier than <b>{(nats < own).sum()} of {len(nats)}</b> held-out digits; "
+            f"|z| = {z.norm():.1f}<span class='least'>; the least likely pixel, row {place // self.side}, column "
+            f"{place % self.side}, gives {by_pixel.min():,.0f} nats</span>{'; applied: ' * bool(applied)}{applied}"
         )
 
     def _code(self, model: NICE, z: torch.Tensor) -> Panel:
