@@ -858,6 +858,15 @@ def test_a_clicker_leads_through_the_tour(explorer):
         key("PageUp")
         explorer.settle()
         assert say.inner_text().startswith(begins) and say.locator("b").count() == answered, begins
+    explorer.root.get_by_role("group", name="A tour").get_by_role("button").last.click()  # rehearsed to the end
+    explorer.settle()
+    explorer.button("Show answer").click()
+    explorer.settle()
+    explorer.button("Leave the tour").click()
+    explorer.settle()
+    key("PageDown")
+    explorer.settle()
+    assert say.inner_text().startswith("1 of"), "the clicker is dead after a tour that was left with its answer"
     explorer.button("Leave large").click()
 
 

@@ -51,7 +51,7 @@ function render({ model, el }) {
     event.stopPropagation();
     const play = !answered && t === 0 && !playing && view.querySelector(".time button"); // what moves is seen to move
     if (clicker > 0 && stop >= 0) (answered && view.dataset.runs === "true") || (play || say.querySelector(".on:not(.given)"))?.click();
-    else if (answered) visit(stop); // its question
+    else if (answered && stop >= 0) visit(stop); // its question
     else visit(Math.max(0, stop + clicker), clicker < 0 ? stood[stop - 1] : undefined); // what was told there
   }
   function step(from, to, tab = model.get("tab")) {
