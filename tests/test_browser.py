@@ -1283,7 +1283,7 @@ class Lab:
         log = (self.folder / "server.log").read_text(encoding="utf-8")  # a kernel that is closed at work complains
         self.server.terminate()
         self.server.wait(LIMIT)
-        assert "Traceback" not in log, log[log.index("Traceback") - 500 :]
+        assert "Traceback" not in log, log[max(0, log.index("Traceback") - 500) :]
 
 
 SIZE = {"width": 1280, "height": 720}
